@@ -1,0 +1,39 @@
+// Package client is the Client-Server API: each endpoint is one small function,
+// named like the spec's operationId, from a typed request to one or two calls
+// of a service. Files are chapters of the spec.
+//
+// It holds no rules of its own and must not import store. Start at routes.go,
+// the table of contents.
+// spec: client-server-api
+package client
+
+import (
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/api/httpx"
+	"hearth/matrix/id"
+)
+
+// API answers clients. Its fields are set once, where the program is wired.
+type API struct {
+	Options Options
+	Limits  *httpx.Limiter // for limits with keys that only a handler knows; may be nil
+}
+
+// Options is what the configuration tells clients.
+type Options struct {
+	ServerName id.Server
+	// BaseURL is where clients reach the server; it ends in a slash.
+	BaseURL string
+	// WellKnown holds further keys of /.well-known/matrix/client.
+	WellKnown map[string]jsontext.Value
+	// ServeServerWellKnown also tells other homeservers to use port 443 of BaseURL's host.
+	ServeServerWellKnown bool
+	Support              Support
+	DefaultRoomVersion   string
+	// PasswordChange says whether users may change their passwords here.
+	PasswordChange bool
+}
+
+// none is the request of an endpoint that takes nothing, or the empty response.
+type none struct{}

@@ -1,0 +1,138 @@
+package httpx
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+)
+
+// maxNesting keeps later readers of a body from deep recursion; no event type
+// of the spec comes near it.
+const maxNesting = 200
+
+// A body of the largest size must arrive within bodyTime.
+const bodyTime = time.Minute
+
+// readBody reads the whole body once, whatever Content-Length says.
+func (rq *request) readBody() error {
+	if rq.read {
+		return nil
+	}
+	limit := rq.route.maxBody
+	if limit > 0 && rq.r.ContentLength > limit {
+		return tooLarge(limit)
+	}
+	rc := http.NewResponseController(rq.w)
+	// A recorder in tests has no deadlines, and a connection that lost its
+	// own fails in the read below.
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
+	src := io.Reader(rq.r.Body)
+	if limit > 0 {
+		src = http.MaxBytesReader(rq.w, rq.r.Body, limit)
+	}
+	body, err := io.ReadAll(src)
+	if err == nil {
+		// A deadline that stayed would end a waiting /sync.
+		_ = rc.SetReadDeadline(time.Time{})
+		rq.body, rq.read = body, true
+		return nil
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return tooLarge(limit)
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return errcode.New(http.StatusRequestTimeout, "M_UNKNOWN", "the request body did not arrive in time")
+	}
+	return errcode.NotJSON("the request body broke off")
+}
+
+func tooLarge(limit int64) error {
+	return errcode.TooLarge("the request body is larger than %d bytes", limit)
+}
+
+// object reads the body as one JSON object. No body at all is an empty object,
+// except for PUT, where the content is the point of the request.
+func (rq *request) object() (jsontext.Value, error) {
+	if err := rq.readBody(); err != nil {
+		return nil, err
+	}
+	v := jsontext.Value(bytes.TrimSpace(rq.body))
+	if len(v) == 0 && rq.r.Method != http.MethodPut {
+		return jsontext.Value("{}"), nil
+	}
+	return v, checkObject(v)
+}
+
+func checkObject(v jsontext.Value) error {
+	if nesting(v) > maxNesting {
+		return errcode.BadJSON("the request body is nested too deeply")
+	}
+	dec := jsontext.NewDecoder(bytes.NewReader(v))
+	if _, err := dec.ReadValue(); err != nil {
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return errcode.BadJSON("the request body has a repeated key")
+		}
+		return errcode.NotJSON("the request body is not valid JSON")
+	}
+	if _, err := dec.ReadToken(); err != io.EOF {
+		return errcode.NotJSON("the request body goes on after its JSON value")
+	}
+	if v.Kind() != '{' {
+		return errcode.BadJSON("the request body must be a JSON object")
+	}
+	return nil
+}
+
+// nesting counts brackets outside strings. It may be wrong about text that is
+// not JSON, which the decoder refuses afterwards.
+func nesting(b []byte) (deepest int) {
+	depth, inString := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// decodeBody decodes v, which is valid JSON, so what fails is a field's type or value.
+func decodeBody(v jsontext.Value, into any) error {
+	err := json.Unmarshal(v, into)
+	if err == nil {
+		return nil
+	}
+	where := "the request body"
+	if se, ok := errors.AsType[*json.SemanticError](err); ok {
+		if p := string(se.JSONPointer); p != "" {
+			where = p[1:]
+		}
+		if se.JSONKind == '"' && se.GoType != nil && reflect.PointerTo(se.GoType).Implements(textUnmarshaler) && se.Err != nil {
+			return errcode.InvalidParam("%s: %s", where, se.Err)
+		}
+		if e, ok := errors.AsType[*errcode.Error](se.Err); ok {
+			return e
+		}
+	}
+	return errcode.BadJSON("%s is of a wrong type or out of range", where)
+}
+
+var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()

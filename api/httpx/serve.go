@@ -1,0 +1,153 @@
+package httpx
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"hearth/matrix/errcode"
+)
+
+// request is one request on its way through a route.
+type request struct {
+	w      *response
+	r      *http.Request
+	route  *Route
+	caller Caller
+	body   []byte
+	read   bool // body holds the whole body
+}
+
+// serve is the life of a request: caller, limit, typed request, function, response.
+func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
+	start := time.Now()
+	rq := &request{w: w, r: r, route: rt}
+	err := rt.authenticate(rr, rq)
+	if err == nil {
+		err = rr.limit(rt.Limit, rq.caller)
+	}
+	if err == nil {
+		err = rt.invoke(rq)
+	}
+	if err != nil {
+		rr.writeError(rq, err)
+	}
+	rr.log().DebugContext(r.Context(), "request", "id", RequestID(r.Context()), "method", r.Method, "route", rt.Path,
+		"status", w.status, "took", time.Since(start), "user", rq.caller.User, "ip", rq.caller.IP)
+}
+
+// spec: client-server-api#client-authentication
+func (rt *Route) authenticate(rr *Router, rq *request) (err error) {
+	ctx := rq.r.Context()
+	token := tokenOf(rq.r)
+	switch {
+	case rt.Auth == Server:
+		if rr.AuthenticateServer == nil {
+			return errcode.Unrecognized("this server does not federate")
+		}
+		if err := rq.readBody(); err != nil {
+			return err
+		}
+		rq.caller, err = rr.AuthenticateServer(ctx, rq.r, rq.body)
+	case rt.Auth == None, rt.Auth == Optional && token == "":
+	case token == "":
+		err = errcode.MissingToken("no access token was given")
+	case rr.Authenticate == nil:
+		err = errcode.UnknownToken("the access token is not known")
+	default:
+		rq.caller, err = rr.Authenticate(ctx, token, rq.r)
+	}
+	rq.caller.IP, rq.caller.UserAgent = ClientIP(ctx), rq.r.UserAgent()
+	if err != nil {
+		return err
+	}
+	switch {
+	case rt.Auth == User && rq.caller.Guest:
+		// spec: client-server-api#guest-access
+		return errcode.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not do this")
+	case rt.Auth == Admin && !rq.caller.Admin:
+		return errcode.Forbidden("you are not a server admin")
+	case rt.Auth == Appservice && rq.caller.AppService == "":
+		return errcode.Forbidden("only application services may do this")
+	}
+	return nil
+}
+
+func tokenOf(r *http.Request) string {
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	// spec: client-server-api#using-access-tokens (deprecated there, still sent by older clients)
+	return r.URL.Query().Get("access_token")
+}
+
+// writeError is the one place where an error becomes a response.
+func (rr *Router) writeError(rq *request, err error) {
+	ctx := rq.r.Context()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return // the client has gone
+	}
+	log := rr.log().With("id", RequestID(ctx), "route", rq.route.Method+" "+rq.route.Path, "user", rq.caller.User)
+	e := rr.toError(ctx, log, err)
+	if rq.w.status != 0 {
+		log.DebugContext(ctx, "response broke off", "error", err)
+		return
+	}
+	if err := writeError(rq.w, e); err != nil {
+		log.DebugContext(ctx, "write error response", "error", err)
+	}
+}
+
+// forbidder is an event authorisation failure (authrules.Denied): its text
+// names the rule and is for the log, Forbidden is for the client.
+type forbidder interface {
+	error
+	Forbidden() string
+}
+
+func (rr *Router) toError(ctx context.Context, log *slog.Logger, err error) *errcode.Error {
+	if e, ok := errors.AsType[*errcode.Error](err); ok {
+		return e
+	}
+	if d, ok := errors.AsType[forbidder](err); ok {
+		log.InfoContext(ctx, "event refused", "error", d)
+		return errcode.Forbidden("%s", d.Forbidden())
+	}
+	log.ErrorContext(ctx, "request failed", "error", err)
+	return internalError()
+}
+
+func internalError() *errcode.Error {
+	return errcode.New(http.StatusInternalServerError, "M_UNKNOWN", "Internal server error")
+}
+
+func (rr *Router) recoverPanic(w *response, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	rr.log().ErrorContext(r.Context(), "panic", "id", RequestID(r.Context()), "method", r.Method, "path", r.URL.Path,
+		"panic", p, "stack", string(debug.Stack()))
+	if w.status == 0 {
+		_ = writeError(w, internalError()) // nobody is left to tell
+	}
+}
+
+// spec: client-server-api#common-error-codes M_UNRECOGNIZED
+func (rr *Router) unrecognized(w *response, status int) {
+	_ = writeError(w, errcode.New(status, "M_UNRECOGNIZED", "Unrecognized request")) // a broken connection needs no log
+}
+
+func (rr *Router) log() *slog.Logger {
+	if rr.Log != nil {
+		return rr.Log
+	}
+	return slog.Default()
+}
