@@ -1,0 +1,83 @@
+// Package storetest opens throw-away databases for tests: SQLite always,
+// PostgreSQL where HEARTH_TEST_POSTGRES names a server. It holds nothing else.
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hearth/store"
+	"hearth/stream"
+)
+
+// Server is the name of the server whose databases these are.
+const Server = "localhost"
+
+// Each runs a test on each database there is.
+func Each(t *testing.T, test func(*testing.T, *store.Store)) { EachWith(t, nil, test) }
+
+// EachWith is Each with a function that hears of commits.
+func EachWith(t *testing.T, published func(stream.Commit), test func(*testing.T, *store.Store)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, Open(t, published)) })
+	t.Run("postgres", func(t *testing.T) { test(t, OpenPostgres(t, published)) })
+}
+
+// Open opens an empty SQLite database that is gone after the test.
+func Open(t testing.TB, published func(stream.Commit)) *store.Store {
+	return open(t, store.Options{SQLite: filepath.Join(t.TempDir(), "homeserver.db"), Published: published})
+}
+
+// OpenPostgres opens an empty schema of the server that HEARTH_TEST_POSTGRES
+// names (a postgres:// URL), or skips the test.
+func OpenPostgres(t testing.TB, published func(stream.Commit)) *store.Store {
+	base := os.Getenv("HEARTH_TEST_POSTGRES")
+	if base == "" {
+		if os.Getenv("HEARTH_CI") != "" {
+			t.Fatal("HEARTH_TEST_POSTGRES is not set")
+		}
+		t.Skip("skipped: HEARTH_TEST_POSTGRES names no PostgreSQL server")
+	}
+	schema := "t" + strings.ToLower(rand.Text())
+	db, err := sql.Open("pgx", base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("CREATE SCHEMA " + schema); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, err := db.Exec("DROP SCHEMA " + schema + " CASCADE")
+		if err != nil {
+			t.Error(err)
+		}
+		db.Close()
+	})
+	u, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("search_path", schema)
+	u.RawQuery = q.Encode()
+	return open(t, store.Options{Postgres: u.String(), Published: published})
+}
+
+func open(t testing.TB, o store.Options) *store.Store {
+	o.Server = Server
+	s, err := store.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}

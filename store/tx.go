@@ -1,0 +1,41 @@
+package store
+
+import "hearth/stream"
+
+// Tx is one transaction. Each field is a group of tables, with a file of its own.
+type Tx struct {
+	store *Store
+	conn  *conn
+
+	writing     bool
+	began       int64 // the counter at the transaction's begin
+	position    int64
+	changes     []stream.Change
+	afterCommit []func()
+
+	IDs IDs // ids.go: the integers that stand for users, servers, event types, state keys
+}
+
+func newTx(s *Store, c *conn) *Tx {
+	tx := &Tx{store: s, conn: c}
+	tx.IDs.tx = tx
+	return tx
+}
+
+// NextPosition takes the next position of the change counter. Only in Update.
+func (tx *Tx) NextPosition() int64 {
+	tx.position++
+	return tx.position
+}
+
+// Position is the last position taken so far.
+func (tx *Tx) Position() int64 { return tx.position }
+
+// Touch tells the hub, after the commit, that something changed for local users
+// (nids) at the last position taken. users must not be changed afterwards.
+func (tx *Tx) Touch(kind stream.Kind, room RoomNID, users ...UserNID) {
+	if len(users) == 0 {
+		return
+	}
+	tx.changes = append(tx.changes, stream.Change{Kind: kind, Position: tx.position, Room: int64(room), Users: users})
+}
