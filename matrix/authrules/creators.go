@@ -1,0 +1,63 @@
+package authrules
+
+import (
+	"slices"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+)
+
+// Creators lists the users who made a room. Where the version gives creators
+// privileges, these are all who have them.
+// spec: rooms/v12#authorization-rules
+// msc: 4289
+func Creators(create *event.PDU) []id.User {
+	list := []id.User{founder(create)}
+	if create.Version.PrivilegedCreators {
+		more, _ := additionalCreators(create)
+		for _, u := range more {
+			if !slices.Contains(list, u) {
+				list = append(list, u)
+			}
+		}
+	}
+	return list
+}
+
+// founder is the one creator that every room version has.
+func founder(create *event.PDU) id.User {
+	if !create.Version.CreatorInContent {
+		return create.Sender
+	}
+	raw, ok := find(create.Content, "creator")
+	if !ok {
+		return ""
+	}
+	s, _ := text(raw)
+	return id.User(s)
+}
+
+// additionalCreators reads the key of that name; ok is false if it is there but
+// is not a list of user ids.
+func additionalCreators(create *event.PDU) (users []id.User, ok bool) {
+	raw, ok := find(create.Content, "additional_creators")
+	if !ok {
+		return nil, true
+	}
+	w, ok := elements(raw)
+	if !ok {
+		return nil, false
+	}
+	for {
+		value, ok := w.element()
+		if !ok {
+			return users, true
+		}
+		s, isString := text(value)
+		user, err := id.ParseUser(s)
+		if !isString || err != nil {
+			return nil, false
+		}
+		users = append(users, user)
+	}
+}
