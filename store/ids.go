@@ -38,6 +38,8 @@ type names struct {
 	typeName *otter.Cache[TypeNID, string]
 	stateKey *otter.Cache[event.StateTuple, StateKey]
 	tuple    *otter.Cache[StateKey, event.StateTuple]
+	roomNID  *otter.Cache[id.Room, RoomNID]
+	roomID   *otter.Cache[RoomNID, id.Room]
 }
 
 func (n *names) init() {
@@ -47,6 +49,8 @@ func (n *names) init() {
 	n.typeName = nameCache[TypeNID, string]()
 	n.stateKey = nameCache[event.StateTuple, StateKey]()
 	n.tuple = nameCache[StateKey, event.StateTuple]()
+	n.roomNID = nameCache[id.Room, RoomNID]()
+	n.roomID = nameCache[RoomNID, id.Room]()
 }
 
 func nameCache[K comparable, V any]() *otter.Cache[K, V] {

@@ -13,12 +13,24 @@ type Tx struct {
 	changes     []stream.Change
 	afterCommit []func()
 
-	IDs IDs // ids.go: the integers that stand for users, servers, event types, state keys
+	IDs          IDs          // the integers that stand for users, servers, event types, state keys
+	Rooms        Rooms        // rooms and their heads
+	Events       Events       // PDUs, timelines
+	State        State        // the log of the rooms' states
+	Members      Members      // current memberships
+	Relations    Relations    // m.relates_to
+	Transactions Transactions // client transaction ids
 }
 
 func newTx(s *Store, c *conn) *Tx {
 	tx := &Tx{store: s, conn: c}
 	tx.IDs.tx = tx
+	tx.Rooms.tx = tx
+	tx.Events.tx = tx
+	tx.State.tx = tx
+	tx.Members.tx = tx
+	tx.Relations.tx = tx
+	tx.Transactions.tx = tx
 	return tx
 }
 

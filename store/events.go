@@ -1,0 +1,192 @@
+package store
+
+import (
+	"encoding/base64"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"hearth/matrix/id"
+)
+
+// Events is the table of all PDUs. Each body is stored once.
+type Events struct{ tx *Tx }
+
+// Event is a PDU's row. Only redaction ever changes one.
+type Event struct {
+	NID         EventNID
+	Room        RoomNID
+	Position    int64 // in the timeline; 0: not in it
+	ID          id.Event
+	Sender      UserNID
+	Type        TypeNID
+	Key         StateKey // of a state event
+	IsState     bool
+	Depth       int64
+	TS          int64 // origin_server_ts
+	StateBefore int64 // version of the room's state before the event
+	Flags       EventFlags
+	RedactedBy  EventNID // 0: not redacted
+	Txn         string   // device id, a space, transaction id; empty for what no client here sent with one
+	JSON        []byte   // the PDU in canonical form
+}
+
+// EventFlags say why an event is not in the timeline.
+type EventFlags int16
+
+const (
+	Outlier EventFlags = 1 << iota
+	Rejected
+	SoftFailed
+)
+
+const (
+	eventColumns = `event_nid, room_nid, COALESCE(position, 0), event_key, sender_nid, type_nid, COALESCE(skey, -1), depth, origin_server_ts,
+		state_before, flags, COALESCE(redacted_by, 0), COALESCE(txn, ''), body`
+	reserveNIDs  = `UPDATE event_nids SET next = next + $1 RETURNING next`
+	findEventNID = `SELECT event_nid FROM events WHERE event_key = $1`
+	getEvent     = `SELECT ` + eventColumns + ` FROM events WHERE event_nid = $1`
+	getEventID   = `SELECT ` + eventColumns + ` FROM events WHERE event_key = $1`
+	insertEvent  = `INSERT INTO events (event_nid, room_nid, position, event_key, sender_nid, type_nid, skey, depth, origin_server_ts, state_before, flags, txn, body)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+	redactEvent = `UPDATE events SET body = $2, redacted_by = $3 WHERE event_nid = $1`
+	loadEvents  = `SELECT ` + eventColumns + ` FROM events WHERE event_nid IN (
+		SELECT value FROM json_each($1) -- only: sqlite
+		SELECT value::bigint FROM json_array_elements_text($1::json) -- only: postgres
+		)`
+	timelineDown  = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position DESC LIMIT $4`
+	timelineUp    = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position LIMIT $4`
+	stateBetween  = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL ORDER BY position`
+	eventsAfter   = `SELECT event_nid, position FROM events WHERE position > $1 AND position <= $2 AND position IS NOT NULL ORDER BY position LIMIT $3`
+	nearestAfter  = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts >= $2 AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
+	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts <= $2 AND position IS NOT NULL ORDER BY origin_server_ts DESC, position DESC LIMIT 1`
+)
+
+// EventKey is an event id as the database keeps it: the 32 bytes of a hash, or
+// the text of ids that are none (room versions 1 to 3).
+func EventKey(e id.Event) []byte {
+	if len(e) == 44 {
+		if hash, err := base64.RawURLEncoding.Strict().DecodeString(string(e[1:])); err == nil {
+			return hash
+		}
+	}
+	key := []byte(e)
+	if len(key) == 32 {
+		key = append(key, 0) // else it could be taken for a hash
+	}
+	return key
+}
+
+func eventOfKey(key []byte) id.Event {
+	if len(key) == 32 {
+		return id.Event("$" + base64.RawURLEncoding.EncodeToString(key))
+	}
+	return id.Event(strings.TrimSuffix(string(key), "\x00"))
+}
+
+func scanEvent(r scanner) (Event, error) {
+	var e Event
+	var key []byte
+	err := r.Scan(&e.NID, &e.Room, &e.Position, &key, &e.Sender, &e.Type, &e.Key, &e.Depth, &e.TS,
+		&e.StateBefore, &e.Flags, &e.RedactedBy, &e.Txn, &e.JSON)
+	if err != nil {
+		return e, err
+	}
+	e.ID = eventOfKey(key)
+	if e.IsState = e.Key >= 0; !e.IsState {
+		e.Key = 0
+	}
+	return e, nil
+}
+
+// ReserveNIDs takes n event nids out of use; the first is returned.
+func (t Events) ReserveNIDs(n int64) (EventNID, error) {
+	next, _, err := one(t.tx, value[int64], reserveNIDs, n)
+	return next - n, err
+}
+
+// Insert stores an event.
+func (t Events) Insert(e Event) error {
+	var position, skey, txn any
+	if e.Position != 0 {
+		position = e.Position
+	}
+	if e.IsState {
+		skey = e.Key
+	}
+	if e.Txn != "" {
+		txn = e.Txn
+	}
+	_, err := t.tx.exec(insertEvent, e.NID, e.Room, position, EventKey(e.ID), e.Sender, e.Type, skey,
+		e.Depth, e.TS, e.StateBefore, int64(e.Flags), txn, e.JSON)
+	return err
+}
+
+// Redact replaces an event's body by its redacted form.
+func (t Events) Redact(nid EventNID, body []byte, by EventNID) error {
+	_, err := t.tx.exec(redactEvent, nid, body, by)
+	return err
+}
+
+// Find finds an event's nid.
+func (t Events) Find(e id.Event) (EventNID, bool, error) {
+	return one(t.tx, value[int64], findEventNID, EventKey(e))
+}
+
+// Get reads an event.
+func (t Events) Get(nid EventNID) (Event, bool, error) { return one(t.tx, scanEvent, getEvent, nid) }
+
+// GetID reads an event by its id.
+func (t Events) GetID(e id.Event) (Event, bool, error) {
+	return one(t.tx, scanEvent, getEventID, EventKey(e))
+}
+
+// Load reads several events, in no order; missing ones are left out.
+func (t Events) Load(nids []EventNID) ([]Event, error) {
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	param, err := json.Marshal(nids)
+	if err != nil {
+		return nil, err
+	}
+	return list(t.tx, scanEvent, loadEvents, string(param))
+}
+
+// Place is an event's place in a timeline.
+type Place struct {
+	NID      EventNID
+	Position int64
+}
+
+func scanPlace(r scanner) (p Place, err error) { err = r.Scan(&p.NID, &p.Position); return }
+
+// TimelineDown lists a room's timeline after one position up to another, newest first.
+func (t Events) TimelineDown(room RoomNID, after, upTo int64, limit int) ([]Place, error) {
+	return list(t.tx, scanPlace, timelineDown, room, after, upTo, limit)
+}
+
+// TimelineUp lists the same, oldest first.
+func (t Events) TimelineUp(room RoomNID, after, upTo int64, limit int) ([]Place, error) {
+	return list(t.tx, scanPlace, timelineUp, room, after, upTo, limit)
+}
+
+// StateBetween lists the state events of that part of a timeline, oldest first.
+func (t Events) StateBetween(room RoomNID, after, upTo int64) ([]Place, error) {
+	return list(t.tx, scanPlace, stateBetween, room, after, upTo)
+}
+
+// After lists the timeline events of all rooms in order, for followers.
+func (t Events) After(after, upTo int64, limit int) ([]Place, error) {
+	return list(t.tx, scanPlace, eventsAfter, after, upTo, limit)
+}
+
+// NearestAfter finds the event of a room that is nearest to a time (milliseconds), at it or later.
+func (t Events) NearestAfter(room RoomNID, ts int64) (Place, bool, error) {
+	return one(t.tx, scanPlace, nearestAfter, room, ts)
+}
+
+// NearestBefore finds the one nearest at that time or earlier.
+func (t Events) NearestBefore(room RoomNID, ts int64) (Place, bool, error) {
+	return one(t.tx, scanPlace, nearestBefore, room, ts)
+}

@@ -1,0 +1,141 @@
+package store
+
+// Members is the current membership of all rooms.
+type Members struct{ tx *Tx }
+
+// Membership of a user in a room. The zero value: never had any.
+type Membership int16
+
+const (
+	Join Membership = iota + 1
+	Invite
+	Knock
+	Leave
+	Ban
+)
+
+var membershipNames = [...]string{"", "join", "invite", "knock", "leave", "ban"}
+
+func (m Membership) String() string { return membershipNames[m] }
+
+// ParseMembership reads the membership of an m.room.member event; 0: none of the known ones.
+func ParseMembership(s string) Membership {
+	for i, name := range membershipNames {
+		if name == s {
+			return Membership(i)
+		}
+	}
+	return 0
+}
+
+// Member is one user's membership in one room.
+type Member struct {
+	Room       RoomNID
+	User       UserNID
+	Membership Membership
+	Event      EventNID
+	Position   int64 // when this membership came about; profile changes of a member do not move it
+	Local      bool
+	Forgotten  bool
+}
+
+const (
+	memberColumns = `room_nid, user_nid, membership, event_nid, position, is_local, forgotten`
+	getMember     = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 AND user_nid = $2`
+	setMember     = `INSERT INTO room_members (room_nid, user_nid, membership, event_nid, position, is_local) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (room_nid, user_nid) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid, forgotten = 0,
+		position = CASE WHEN room_members.membership = excluded.membership AND excluded.membership = 1 THEN room_members.position ELSE excluded.position END`
+	forgetMember  = `UPDATE room_members SET forgotten = 1 WHERE room_nid = $1 AND user_nid = $2`
+	membersOfUser = `SELECT ` + memberColumns + ` FROM room_members WHERE user_nid = $1 AND is_local = 1 ORDER BY room_nid`
+	roomsOfUser   = `SELECT room_nid FROM room_members WHERE user_nid = $1 AND membership = $2 AND is_local = 1 ORDER BY room_nid`
+	membersOfRoom = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 ORDER BY user_nid`
+	localJoined   = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND membership = 1 AND is_local = 1 ORDER BY user_nid`
+	sharingLocal  = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.membership = 1 AND o.is_local = 1 AND o.room_nid IN
+		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1) ORDER BY o.user_nid`
+	sharedRooms = `SELECT a.room_nid FROM room_members a JOIN room_members b ON a.room_nid = b.room_nid
+		WHERE a.user_nid = $1 AND a.membership = 1 AND a.is_local = 1 AND b.user_nid = $2 AND b.membership = 1 ORDER BY a.room_nid`
+	sharesRoom = `SELECT 1 FROM room_members a JOIN room_members b ON a.room_nid = b.room_nid
+		WHERE a.user_nid = $1 AND a.membership = 1 AND a.is_local = 1 AND b.user_nid = $2 AND b.membership = 1 LIMIT 1`
+	setStripped = `INSERT INTO stripped_states (room_nid, user_nid, events) VALUES ($1, $2, $3)
+		ON CONFLICT (room_nid, user_nid) DO UPDATE SET events = excluded.events`
+	getStripped = `SELECT events FROM stripped_states WHERE room_nid = $1 AND user_nid = $2`
+)
+
+func scanMember(r scanner) (Member, error) {
+	var m Member
+	var local, forgotten int64
+	err := r.Scan(&m.Room, &m.User, &m.Membership, &m.Event, &m.Position, &local, &forgotten)
+	m.Local, m.Forgotten = local != 0, forgotten != 0
+	return m, err
+}
+
+// Get reads a user's membership in a room; false: there never was any.
+func (t Members) Get(room RoomNID, user UserNID) (Member, bool, error) {
+	return one(t.tx, scanMember, getMember, room, user)
+}
+
+// Joined says whether a user is joined to a room.
+func (t Members) Joined(room RoomNID, user UserNID) (bool, error) {
+	m, ok, err := t.Get(room, user)
+	return ok && m.Membership == Join, err
+}
+
+// Set notes a membership.
+func (t Members) Set(m Member) error {
+	_, err := t.tx.exec(setMember, m.Room, m.User, int64(m.Membership), m.Event, m.Position, toInt(m.Local))
+	return err
+}
+
+// Forget notes that a user who left does not want to see the room any more.
+func (t Members) Forget(room RoomNID, user UserNID) error {
+	_, err := t.tx.exec(forgetMember, room, user)
+	return err
+}
+
+// OfUser lists all memberships of a local user.
+func (t Members) OfUser(user UserNID) ([]Member, error) {
+	return list(t.tx, scanMember, membersOfUser, user)
+}
+
+// RoomsOf lists the rooms in which a local user has one membership.
+func (t Members) RoomsOf(user UserNID, m Membership) ([]RoomNID, error) {
+	return list(t.tx, value[int64], roomsOfUser, user, int64(m))
+}
+
+// OfRoom lists all memberships of a room.
+func (t Members) OfRoom(room RoomNID) ([]Member, error) {
+	return list(t.tx, scanMember, membersOfRoom, room)
+}
+
+// LocalJoined lists a room's joined local users, in order.
+func (t Members) LocalJoined(room RoomNID) ([]UserNID, error) {
+	return list(t.tx, value[int64], localJoined, room)
+}
+
+// SharingLocal lists the local users who are joined to a room that a local
+// user is joined to, this one among them if any.
+func (t Members) SharingLocal(user UserNID) ([]UserNID, error) {
+	return list(t.tx, value[int64], sharingLocal, user)
+}
+
+// SharedRooms lists the rooms to which both are joined; a must be local.
+func (t Members) SharedRooms(a, b UserNID) ([]RoomNID, error) {
+	return list(t.tx, value[int64], sharedRooms, a, b)
+}
+
+// ShareRoom says whether both are joined to some room; a must be local.
+func (t Members) ShareRoom(a, b UserNID) (bool, error) {
+	_, ok, err := one(t.tx, value[int64], sharesRoom, a, b)
+	return ok, err
+}
+
+// SetStripped stores the stripped state (a JSON array) that an invited or knocking user may see.
+func (t Members) SetStripped(room RoomNID, user UserNID, events []byte) error {
+	_, err := t.tx.exec(setStripped, room, user, events)
+	return err
+}
+
+// Stripped reads it.
+func (t Members) Stripped(room RoomNID, user UserNID) ([]byte, bool, error) {
+	return one(t.tx, value[[]byte], getStripped, room, user)
+}

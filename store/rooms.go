@@ -1,0 +1,119 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+
+	"hearth/matrix/id"
+)
+
+// Rooms is the table of rooms that this server knows.
+type Rooms struct{ tx *Tx }
+
+// Room is a room's row. Head names the last write set; a writer that built on
+// another one is refused with ErrStaleHead.
+type Room struct {
+	NID          RoomNID
+	ID           id.Room
+	Public       bool
+	Creator      id.User
+	Version      string
+	Head         int64
+	StateVersion int64
+	Extremities  []EventNID
+	LastPosition int64
+	Joined       int64 // members
+	Invited      int64
+}
+
+// ErrStaleHead says that the room has moved on since the write set was built.
+var ErrStaleHead = errors.New("the room has a newer head")
+
+const (
+	roomColumns = `room_nid, room_id, is_public, creator, room_version, head, state_version, extremities, last_position, joined_members, invited_members`
+	findRoomNID = `SELECT room_nid FROM rooms WHERE room_id = $1`
+	findRoomID  = `SELECT room_id FROM rooms WHERE room_nid = $1`
+	getRoom     = `SELECT ` + roomColumns + ` FROM rooms WHERE room_id = $1`
+	getRoomNID  = `SELECT ` + roomColumns + ` FROM rooms WHERE room_nid = $1`
+	insertRoom  = `INSERT INTO rooms (room_nid, room_id, creator, room_version)
+		VALUES ((SELECT COALESCE(MAX(room_nid), 0) + 1 FROM rooms), $1, $2, $3) RETURNING room_nid`
+	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4, last_position = $5,
+		joined_members = $6, invited_members = $7 WHERE room_nid = $1 AND head = $2`
+	setPublic = `UPDATE rooms SET is_public = $2 WHERE room_nid = $1`
+	listRooms = `SELECT ` + roomColumns + ` FROM rooms WHERE room_nid > $1 ORDER BY room_nid LIMIT $2`
+)
+
+func scanRoom(r scanner) (Room, error) {
+	var v Room
+	var public int64
+	var extremities string
+	err := r.Scan(&v.NID, &v.ID, &public, &v.Creator, &v.Version, &v.Head, &v.StateVersion, &extremities, &v.LastPosition, &v.Joined, &v.Invited)
+	if err != nil {
+		return v, err
+	}
+	v.Public = public != 0
+	if err := json.Unmarshal([]byte(extremities), &v.Extremities); err != nil {
+		return v, fmt.Errorf("extremities of %s: %w", v.ID, err)
+	}
+	return v, nil
+}
+
+// Find finds a room's nid.
+func (t Rooms) Find(room id.Room) (RoomNID, bool, error) {
+	return find(t.tx, t.tx.store.names.roomNID, room, findRoomNID, string(room))
+}
+
+// ID is the room that a nid stands for.
+func (t Rooms) ID(nid RoomNID) (id.Room, error) {
+	return must(find(t.tx, t.tx.store.names.roomID, nid, findRoomID, nid))
+}
+
+// Get reads a room's row.
+func (t Rooms) Get(room id.Room) (Room, bool, error) {
+	return one(t.tx, scanRoom, getRoom, string(room))
+}
+
+// GetNID reads a room's row by its number.
+func (t Rooms) GetNID(nid RoomNID) (Room, bool, error) {
+	return one(t.tx, scanRoom, getRoomNID, nid)
+}
+
+// List pages through all rooms in order of nid, after the given one.
+func (t Rooms) List(after RoomNID, limit int) ([]Room, error) {
+	return list(t.tx, scanRoom, listRooms, after, limit)
+}
+
+// Insert makes a room without any event.
+func (t Rooms) Insert(room id.Room, creator id.User, version string) (RoomNID, error) {
+	nid, _, err := one(t.tx, value[int64], insertRoom, string(room), string(creator), version)
+	return nid, err
+}
+
+// Advance moves a room's head on from r.Head to what r says otherwise, or
+// returns ErrStaleHead when the room is elsewhere.
+func (t Rooms) Advance(r Room) error {
+	extremities, err := json.Marshal(r.Extremities)
+	if err != nil {
+		return err
+	}
+	n, err := t.tx.exec(advanceRoom, r.NID, r.Head, r.StateVersion, string(extremities), r.LastPosition, r.Joined, r.Invited)
+	if err == nil && n == 0 {
+		err = ErrStaleHead
+	}
+	return err
+}
+
+// SetPublic lists the room in the directory, or takes it off.
+func (t Rooms) SetPublic(nid RoomNID, public bool) error {
+	_, err := t.tx.exec(setPublic, nid, toInt(public))
+	return err
+}
+
+func toInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
