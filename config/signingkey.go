@@ -1,0 +1,79 @@
+package config
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"hearth/matrix/id"
+)
+
+// SigningKey is what this server signs with.
+type SigningKey struct {
+	ID      id.Key
+	Private ed25519.PrivateKey
+}
+
+// LoadSigningKey reads a key in Synapse's format, "ed25519 VERSION SEED" with
+// the seed in unpadded base64, and makes one when the file is missing.
+func LoadSigningKey(path string) (SigningKey, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return makeSigningKey(path)
+	}
+	if err != nil {
+		return SigningKey{}, fmt.Errorf("read signing key: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		key, err := parseSigningKey(fields)
+		if err != nil {
+			return SigningKey{}, fmt.Errorf("%s: %w", path, err)
+		}
+		return key, nil
+	}
+	return SigningKey{}, fmt.Errorf("%s holds no signing key", path)
+}
+
+func parseSigningKey(fields []string) (SigningKey, error) {
+	if len(fields) != 3 || fields[0] != "ed25519" {
+		return SigningKey{}, errors.New(`a signing key is written "ed25519 VERSION SEED"`)
+	}
+	if strings.Trim(fields[1], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
+		return SigningKey{}, fmt.Errorf("the key's version %q may have only letters, digits and _", fields[1])
+	}
+	seed, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(fields[2], "="))
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return SigningKey{}, errors.New("the seed is not 32 bytes in base64")
+	}
+	return SigningKey{id.Key("ed25519:" + fields[1]), ed25519.NewKeyFromSeed(seed)}, nil
+}
+
+func makeSigningKey(path string) (SigningKey, error) {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	version := "a_" + rand.Text()[:4]
+	line := "ed25519 " + version + " " + base64.RawStdEncoding.EncodeToString(seed) + "\n"
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return SigningKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return SigningKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	_, err = f.WriteString(line)
+	// A key that is lost after its first signature cannot be made again.
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return SigningKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	return SigningKey{id.Key("ed25519:" + version), ed25519.NewKeyFromSeed(seed)}, nil
+}
