@@ -171,7 +171,7 @@ func TestValues(t *testing.T) {
 			t.Errorf("%v is taken for a size", bad)
 		}
 	}
-	if got := Duration(90 * time.Minute).String() + " " + Size(50<<20).String(); got != "90m 50M" {
+	if got := Duration(90*time.Minute).String() + " " + Size(50<<20).String(); got != "90m 50M" {
 		t.Error(got)
 	}
 }

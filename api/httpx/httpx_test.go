@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/authrules"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 )
@@ -36,11 +37,6 @@ type profileRequest struct {
 	Friend id.User        `json:"friend,omitempty"`
 	Auth   jsontext.Value `json:"auth,omitempty"`
 }
-
-type denied struct{}
-
-func (denied) Error() string     { return "rule 5.3.7: sender is not joined" }
-func (denied) Forbidden() string { return "sender is not joined" }
 
 type testServer struct {
 	*Router
@@ -78,7 +74,7 @@ func newTestServer() *testServer {
 		Handle("GET /_matrix/client/v3/optional", Optional, NoLimit, fail(nil)),
 		Handle("GET /_matrix/client/v3/admin", Admin, NoLimit, fail(nil)),
 		Handle("GET /_matrix/client/v3/bridge", Appservice, NoLimit, fail(nil)),
-		Handle("GET /_matrix/client/v3/denied", None, NoLimit, fail(fmt.Errorf("send: %w", denied{}))),
+		Handle("GET /_matrix/client/v3/denied", None, NoLimit, fail(fmt.Errorf("send: %w", &authrules.Denied{Rule: "5.3.7", Reason: "sender is not joined"}))),
 		Handle("GET /_matrix/client/v3/broken", None, NoLimit, fail(errors.New("disk on fire"))),
 		Handle("GET /_matrix/client/v3/challenge", None, NoLimit, fail(&errcode.Error{Status: 401, Extra: map[string]any{"session": "s", "flows": []string{}}})),
 		Handle("GET /_matrix/client/v3/slowdown", None, NoLimit, fail(errcode.LimitExceeded(1500))),
@@ -223,7 +219,7 @@ func TestErrorsAreLoggedOnceAndNotShown(t *testing.T) {
 	}
 	s = newTestServer()
 	call(s, "GET", "/_matrix/client/v3/denied", "")
-	if !strings.Contains(s.log.String(), "rule 5.3.7") {
+	if !strings.Contains(s.log.String(), "rule=5.3.7") {
 		t.Errorf("log:\n%s", s.log.String())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"hearth/matrix/authrules"
 	"hearth/matrix/errcode"
 )
 
@@ -102,20 +103,13 @@ func (rr *Router) writeError(rq *request, err error) {
 	}
 }
 
-// forbidder is an event authorisation failure (authrules.Denied): its text
-// names the rule and is for the log, Forbidden is for the client.
-type forbidder interface {
-	error
-	Forbidden() string
-}
-
 func (rr *Router) toError(ctx context.Context, log *slog.Logger, err error) *errcode.Error {
 	if e, ok := errors.AsType[*errcode.Error](err); ok {
 		return e
 	}
-	if d, ok := errors.AsType[forbidder](err); ok {
-		log.InfoContext(ctx, "event refused", "error", d)
-		return errcode.Forbidden("%s", d.Forbidden())
+	if d, ok := errors.AsType[*authrules.Denied](err); ok {
+		log.InfoContext(ctx, "event refused", "rule", d.Rule, "error", err)
+		return errcode.Forbidden("%s", d.Reason)
 	}
 	log.ErrorContext(ctx, "request failed", "error", err)
 	return internalError()
