@@ -5,9 +5,17 @@
 // It must not import anything of ours. Start at Error; httpx writes it.
 package errcode
 
-import (
-	"fmt"
-	"net/http"
+import "fmt"
+
+// The HTTP statuses used here; net/http has them too, but the protocol
+// packages do not depend on it.
+const (
+	statusBadRequest            = 400
+	statusUnauthorized          = 401
+	statusForbidden             = 403
+	statusNotFound              = 404
+	statusRequestEntityTooLarge = 413
+	statusTooManyRequests       = 429
 )
 
 // Error is an error whose text and code may be seen by a client or another server.
@@ -38,60 +46,60 @@ func New(status int, code, format string, a ...any) *Error {
 }
 
 func Forbidden(format string, a ...any) *Error {
-	return New(http.StatusForbidden, "M_FORBIDDEN", format, a...)
+	return New(statusForbidden, "M_FORBIDDEN", format, a...)
 }
 func NotFound(format string, a ...any) *Error {
-	return New(http.StatusNotFound, "M_NOT_FOUND", format, a...)
+	return New(statusNotFound, "M_NOT_FOUND", format, a...)
 }
 func Unrecognized(format string, a ...any) *Error {
-	return New(http.StatusNotFound, "M_UNRECOGNIZED", format, a...)
+	return New(statusNotFound, "M_UNRECOGNIZED", format, a...)
 }
 func NotJSON(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_NOT_JSON", format, a...)
+	return New(statusBadRequest, "M_NOT_JSON", format, a...)
 }
 func BadJSON(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_BAD_JSON", format, a...)
+	return New(statusBadRequest, "M_BAD_JSON", format, a...)
 }
 func InvalidParam(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_INVALID_PARAM", format, a...)
+	return New(statusBadRequest, "M_INVALID_PARAM", format, a...)
 }
 func MissingParam(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_MISSING_PARAM", format, a...)
+	return New(statusBadRequest, "M_MISSING_PARAM", format, a...)
 }
 func MissingToken(format string, a ...any) *Error {
-	return New(http.StatusUnauthorized, "M_MISSING_TOKEN", format, a...)
+	return New(statusUnauthorized, "M_MISSING_TOKEN", format, a...)
 }
 func UnknownToken(format string, a ...any) *Error {
-	return New(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", format, a...)
+	return New(statusUnauthorized, "M_UNKNOWN_TOKEN", format, a...)
 }
 func Unauthorized(format string, a ...any) *Error {
-	return New(http.StatusUnauthorized, "M_UNAUTHORIZED", format, a...)
+	return New(statusUnauthorized, "M_UNAUTHORIZED", format, a...)
 }
 func TooLarge(format string, a ...any) *Error {
-	return New(http.StatusRequestEntityTooLarge, "M_TOO_LARGE", format, a...)
+	return New(statusRequestEntityTooLarge, "M_TOO_LARGE", format, a...)
 }
 func BadState(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_BAD_STATE", format, a...)
+	return New(statusBadRequest, "M_BAD_STATE", format, a...)
 }
 func InvalidUsername(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_INVALID_USERNAME", format, a...)
+	return New(statusBadRequest, "M_INVALID_USERNAME", format, a...)
 }
 func UserInUse(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_USER_IN_USE", format, a...)
+	return New(statusBadRequest, "M_USER_IN_USE", format, a...)
 }
 func Exclusive(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_EXCLUSIVE", format, a...)
+	return New(statusBadRequest, "M_EXCLUSIVE", format, a...)
 }
 func RoomInUse(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_ROOM_IN_USE", format, a...)
+	return New(statusBadRequest, "M_ROOM_IN_USE", format, a...)
 }
 func UnsupportedRoomVersion(format string, a ...any) *Error {
-	return New(http.StatusBadRequest, "M_UNSUPPORTED_ROOM_VERSION", format, a...)
+	return New(statusBadRequest, "M_UNSUPPORTED_ROOM_VERSION", format, a...)
 }
 
 // LimitExceeded tells a client to come back after retryAfterMS milliseconds.
 // httpx also writes it as a Retry-After header.
 // spec: client-server-api#rate-limiting
 func LimitExceeded(retryAfterMS int64) *Error {
-	return New(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "too many requests").With("retry_after_ms", retryAfterMS)
+	return New(statusTooManyRequests, "M_LIMIT_EXCEEDED", "too many requests").With("retry_after_ms", retryAfterMS)
 }

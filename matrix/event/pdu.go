@@ -9,6 +9,7 @@ package event
 import (
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
 )
@@ -36,6 +37,8 @@ type PDU struct {
 	Content jsontext.Value
 	// JSON is the whole event in canonical form with hashes and signatures, without unsigned.
 	JSON []byte
+
+	membership string // of m.room.member
 }
 
 // IsState says whether the event is a state event.
@@ -48,6 +51,29 @@ func (p *PDU) Tuple() StateTuple { return StateTuple{p.Type, *p.StateKey} }
 func (p *PDU) Is(typ, key string) bool {
 	return p.StateKey != nil && p.Type == typ && *p.StateKey == key
 }
+
+// Membership is content.membership of an m.room.member event; empty if the
+// event is none or has none.
+func (p *PDU) Membership() string { return p.membership }
+
+// ContentString is the string value of a top-level key of content; empty if
+// there is none or it is no string.
+func (p *PDU) ContentString(key string) string {
+	s, _ := canonical.GetString(p.Content, key)
+	return s
+}
+
+// ContentValue is the raw value of a top-level key of content; nil if there is none.
+func (p *PDU) ContentValue(key string) jsontext.Value { return canonical.Get(p.Content, key) }
+
+// The values of content.membership. spec: client-server-api#room-membership
+const (
+	MembershipJoin   = "join"
+	MembershipInvite = "invite"
+	MembershipLeave  = "leave"
+	MembershipBan    = "ban"
+	MembershipKnock  = "knock"
+)
 
 // The event types that the protocol itself gives a meaning.
 const (

@@ -50,6 +50,15 @@ type Version struct {
 	RedactionKeepsAllow   bool // redaction keeps join_rules' allow (v8)
 }
 
+// MaxDepth is the largest depth an event may have; depth stops growing there.
+// spec: rooms/v6#event-format
+func (v *Version) MaxDepth() int64 {
+	if v.StrictCanonicalJSON {
+		return 1<<53 - 1
+	}
+	return 1<<63 - 1
+}
+
 // Default is the version of new rooms. spec: rooms#complete-list-of-room-versions
 const Default = "12"
 
