@@ -121,13 +121,14 @@ func (s *Store) commit(batch []*Pending) {
 	if err == nil {
 		err = tx.commit()
 	}
+	wake := func() {}
 	if err != nil {
 		err = fmt.Errorf("commit: %w", err)
 		if e := s.writer.exec("ROLLBACK"); e != nil {
 			err = s.revive(s.writer, errors.Join(err, e))
 		}
 	} else {
-		s.publish(tx)
+		wake = s.publish(tx)
 	}
 	for i, p := range batch {
 		if err != nil {
@@ -136,18 +137,18 @@ func (s *Store) commit(batch []*Pending) {
 			p.finish(outcome[i])
 		}
 	}
+	wake()
 }
 
-func (s *Store) publish(tx *Tx) {
+// publish makes a commit known and returns what wakes those who wait for it.
+func (s *Store) publish(tx *Tx) (wake func()) {
 	for _, fn := range tx.afterCommit {
 		fn()
 	}
-	if tx.position == tx.began && len(tx.changes) == 0 {
-		return
+	if s.published == nil || tx.position == tx.began && len(tx.changes) == 0 {
+		return func() {}
 	}
-	if s.published != nil {
-		s.published(stream.Commit{Position: tx.position, Changes: tx.changes})
-	}
+	return s.published(stream.Commit{Position: tx.position, Changes: tx.changes})
 }
 
 const (

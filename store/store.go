@@ -32,8 +32,9 @@ type Options struct {
 	Readers  int       // connections for reading; 0: as many as cores, at least 2
 	CacheKB  int       // SQLite page cache of each connection; 0: 2000. The driver takes twice that.
 	// Published is called after each commit that changed anything visible, in
-	// order of positions, by one goroutine. It must not block.
-	Published func(stream.Commit)
+	// order of positions, by one goroutine, before the writers are answered; what
+	// it returns is called after they are. Neither may block.
+	Published func(stream.Commit) (wake func())
 }
 
 // Store is an open database. All methods may be called from any goroutine.
@@ -44,7 +45,7 @@ type Store struct {
 	writer    *conn
 	readers   chan *conn
 	queue     chan *Pending
-	published func(stream.Commit)
+	published func(stream.Commit) (wake func())
 	position  int64 // of the last commit; the committer's
 	names     names
 	done      sync.WaitGroup

@@ -84,7 +84,7 @@ func TestStateKeysAreInjective(t *testing.T) {
 
 func TestPositionsAreCommitOrder(t *testing.T) {
 	var commits []stream.Commit
-	storetest.EachWith(t, func(c stream.Commit) { commits = append(commits, c) }, func(t *testing.T, s *store.Store) {
+	storetest.EachWith(t, func(c stream.Commit) func() { commits = append(commits, c); return func() {} }, func(t *testing.T, s *store.Store) {
 		commits = nil
 		for range 3 {
 			if err := s.Update(t.Context(), func(tx *store.Tx) error {

@@ -64,20 +64,23 @@ func (h *Hub) Now() Position {
 	return h.now
 }
 
-// Publish is called by the store's committer, in order of positions.
-func (h *Hub) Publish(c Commit) {
+// Publish is called by the store's committer, in order of positions. Whoever
+// asks from now on finds the commit; whoever waits for it already is woken by
+// the function returned, which the committer calls after it has answered the
+// writers: clients lose track of an event that their /sync brings before the
+// answer to the request that made it.
+func (h *Hub) Publish(c Commit) (wake func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now.Durable = max(h.now.Durable, c.Position)
+	var waiting []chan struct{}
 	for _, ch := range c.Changes {
-		h.mark(ch)
+		waiting = h.mark(ch, waiting)
 	}
 	for f := range h.followers {
-		select {
-		case f <- struct{}{}:
-		default:
-		}
+		waiting = append(waiting, f)
 	}
+	return func() { wakeAll(waiting) }
 }
 
 // PublishVolatile tells of a change that is kept in memory only and gives it its position.
@@ -85,11 +88,12 @@ func (h *Hub) PublishVolatile(kind Kind, room int64, users []int64) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now.Volatile++
-	h.mark(Change{Kind: kind, Position: h.now.Volatile, Room: room, Users: users})
+	wakeAll(h.mark(Change{Kind: kind, Position: h.now.Volatile, Room: room, Users: users}, nil))
 	return h.now.Volatile
 }
 
-func (h *Hub) mark(c Change) {
+// mark notes a change and appends those who wait for it to waiting.
+func (h *Hub) mark(c Change, waiting []chan struct{}) []chan struct{} {
 	for _, u := range c.Users {
 		if f := h.feeds[u]; f != nil {
 			f.mark(c)
@@ -98,10 +102,18 @@ func (h *Hub) mark(c Change) {
 			}
 		}
 		for w := range h.waiters[u] {
-			select {
-			case w.wake <- struct{}{}:
-			default:
-			}
+			waiting = append(waiting, w.wake)
+		}
+	}
+	return waiting
+}
+
+// wakeAll wakes each once: a channel that is full has a wake-up coming already.
+func wakeAll(waiting []chan struct{}) {
+	for _, wake := range waiting {
+		select {
+		case wake <- struct{}{}:
+		default:
 		}
 	}
 }
@@ -180,20 +192,29 @@ func (h *Hub) Wait(ctx context.Context, user int64, since Position) bool {
 	}
 }
 
+// Reach returns once everything up to a durable position is known here, or at
+// the context's end. It says which. A reader whose snapshot of the store is
+// newer than what it knows of changes waits here, mostly not at all.
+func (h *Hub) Reach(ctx context.Context, position int64) bool {
+	wake := h.listen()
+	defer h.unlisten(wake)
+	for h.Now().Durable < position {
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // Follow calls fn with the durable position whenever it has moved, beginning
 // with the present one, until the context ends. One call at a time; positions
 // that come while fn runs are told once. fn reads the store from its own saved
 // position, so a crash between reading and saving repeats work and loses none.
 func (h *Hub) Follow(ctx context.Context, fn func(position int64)) {
-	wake := make(chan struct{}, 1)
-	h.mu.Lock()
-	h.followers[wake] = struct{}{}
-	h.mu.Unlock()
-	defer func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.followers, wake)
-	}()
+	wake := h.listen()
+	defer h.unlisten(wake)
 	for {
 		fn(h.Now().Durable)
 		select {
@@ -202,6 +223,20 @@ func (h *Hub) Follow(ctx context.Context, fn func(position int64)) {
 			return
 		}
 	}
+}
+
+func (h *Hub) listen() chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	wake := make(chan struct{}, 1)
+	h.followers[wake] = struct{}{}
+	return wake
+}
+
+func (h *Hub) unlisten(wake chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.followers, wake)
 }
 
 func (h *Hub) feed(user int64) *feed {

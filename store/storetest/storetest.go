@@ -23,19 +23,19 @@ const Server = "localhost"
 func Each(t *testing.T, test func(*testing.T, *store.Store)) { EachWith(t, nil, test) }
 
 // EachWith is Each with a function that hears of commits.
-func EachWith(t *testing.T, published func(stream.Commit), test func(*testing.T, *store.Store)) {
+func EachWith(t *testing.T, published func(stream.Commit) (wake func()), test func(*testing.T, *store.Store)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, Open(t, published)) })
 	t.Run("postgres", func(t *testing.T) { test(t, OpenPostgres(t, published)) })
 }
 
 // Open opens an empty SQLite database that is gone after the test.
-func Open(t testing.TB, published func(stream.Commit)) *store.Store {
+func Open(t testing.TB, published func(stream.Commit) (wake func())) *store.Store {
 	return open(t, store.Options{SQLite: filepath.Join(t.TempDir(), "homeserver.db"), Published: published})
 }
 
 // OpenPostgres opens an empty schema of the server that HEARTH_TEST_POSTGRES
 // names (a postgres:// URL), or skips the test.
-func OpenPostgres(t testing.TB, published func(stream.Commit)) *store.Store {
+func OpenPostgres(t testing.TB, published func(stream.Commit) (wake func())) *store.Store {
 	base := os.Getenv("HEARTH_TEST_POSTGRES")
 	if base == "" {
 		if os.Getenv("HEARTH_CI") != "" {
