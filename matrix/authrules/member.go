@@ -38,6 +38,16 @@ func membershipOf(content []byte) membership {
 	return membershipUnknown
 }
 
+// Membership is what a member event says; it is empty for what is none.
+func Membership(ev *event.PDU) string {
+	if ev.Type != event.TypeMember {
+		return ""
+	}
+	raw, _ := find(ev.Content, "membership")
+	s, _ := text(raw)
+	return s
+}
+
 // JoinAuthorisedVia is the user by whose leave a member joins a restricted room,
 // in room versions that know such. The event must carry a valid signature of
 // that user's server: rule 4.2.1, in version 12 5.2.1.

@@ -1,6 +1,7 @@
 package stateres
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,13 +148,13 @@ type Set []Index
 // NewSet puts events in the order that a Set has.
 func (g *Graph) NewSet(events []Index) (Set, error) {
 	s := Set(slices.Clone(events))
-	slices.SortFunc(s, func(a, b Index) int { return int(int64(g.Key(a)) - int64(g.Key(b))) })
+	slices.SortFunc(s, func(a, b Index) int { return cmp.Compare(g.Key(a), g.Key(b)) })
 	return s, g.check(s)
 }
 
 // Find looks a key up in a set.
 func (g *Graph) Find(s Set, key Key) (Index, bool) {
-	at, ok := slices.BinarySearchFunc(s, key, func(i Index, k Key) int { return int(int64(g.keys[i]) - int64(k)) })
+	at, ok := slices.BinarySearchFunc(s, key, func(i Index, k Key) int { return cmp.Compare(g.keys[i], k) })
 	if !ok {
 		return 0, false
 	}

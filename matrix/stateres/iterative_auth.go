@@ -30,6 +30,7 @@ func (c *Conflict) index(events []*event.PDU) (*bodies, error) {
 	return &bodies{Conflict: c, events: events, levels: map[compiled]*authrules.PowerLevels{}}, nil
 }
 
+// body is the event at an index that load has.
 func (b *bodies) body(i Index) *event.PDU {
 	n, _ := slices.BinarySearch(b.load, i)
 	return b.events[n]
@@ -97,7 +98,7 @@ func (s *partialState) apply(i Index, ev *event.PDU) {
 // spec: rooms/v2#definitions
 func (b *bodies) iterativeAuth(state *partialState, events []Index) {
 	for _, i := range events {
-		if ev := b.body(i); b.allowed(ev, b.stateFor(i, ev, state)) {
+		if ev := b.body(i); b.allowed(ev, b.stateFor(ev, state, b.graph.Auth(i))) {
 			state.apply(i, ev)
 		}
 	}
@@ -105,11 +106,11 @@ func (b *bodies) iterativeAuth(state *partialState, events []Index) {
 
 // stateFor collects what an event is judged against: the state so far, and where
 // that has nothing the event's own auth events, unless they are rejected.
-func (b *bodies) stateFor(i Index, ev *event.PDU, state *partialState) authrules.State {
+func (b *bodies) stateFor(ev *event.PDU, state *partialState, authEvents []Index) authrules.State {
 	s := authrules.State{Create: b.create}
 	for _, t := range authrules.Needed(b.version, authrules.DraftOf(ev)) {
 		entry := state.entries[t]
-		for _, a := range b.graph.Auth(i) {
+		for _, a := range authEvents {
 			if entry != nil {
 				break
 			}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 
+	"hearth/matrix/authrules"
 	"hearth/matrix/event"
 )
 
@@ -37,7 +38,8 @@ func (b *bodies) isPower(i Index) bool {
 		return true
 	case KindMember:
 		ev := b.body(i)
-		return *ev.StateKey != string(ev.Sender) && removes(ev)
+		m := authrules.Membership(ev)
+		return (m == "leave" || m == "ban") && *ev.StateKey != string(ev.Sender)
 	}
 	return false
 }

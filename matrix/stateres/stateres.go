@@ -23,6 +23,7 @@
 package stateres
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,6 +148,10 @@ func (c *Conflict) agree(sets []Set, at []int, key Key) (ev Index, ok bool) {
 	return ev, !missing || c.version.StateRes == roomversion.StateResV1
 }
 
+// startsEmpty says that events are judged against what has been resolved alone, and not
+// against the unconflicted state as well.
+func (c *Conflict) startsEmpty() bool { return c.version.StateRes == roomversion.StateResV21 }
+
 func (c *Conflict) hasCreate() bool {
 	isCreate := func(i Index) bool { return c.graph.Kind(i) == KindCreate }
 	return slices.ContainsFunc(c.unconflicted, isCreate) || slices.ContainsFunc(c.conflicted, isCreate)
@@ -236,8 +241,8 @@ func (c *Conflict) Resolve(bodies []*event.PDU, entries map[event.StateTuple]*ev
 // what is in dispute and in the state that it starts from.
 // spec: rooms/v12#algorithm
 func (b *bodies) resolveV2(state *partialState) {
-	if b.version.StateRes == roomversion.StateResV21 {
-		state.entries = map[event.StateTuple]*event.PDU{}
+	if b.startsEmpty() {
+		clear(state.entries)
 	}
 	power := b.powerEvents()
 	b.iterativeAuth(state, b.powerSort(power))
@@ -255,7 +260,7 @@ func (c *Conflict) resolved(state *partialState) Set {
 			out = append(out, i)
 		}
 	}
-	slices.SortFunc(out, func(a, b Index) int { return int(int64(g.Key(a)) - int64(g.Key(b))) })
+	slices.SortFunc(out, func(a, b Index) int { return cmp.Compare(g.Key(a), g.Key(b)) })
 	return out
 }
 

@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"crypto/sha1"
 	"slices"
-
-	"hearth/matrix/event"
 )
 
 // resolveV1 is the algorithm of room version 1. What affects authorisation is
@@ -110,11 +108,5 @@ func (b *bodies) firstAllowed(state *partialState, events []Index) (Index, bool)
 // allowedV1 judges an event against the state so far and nothing else.
 func (b *bodies) allowedV1(state *partialState, i Index) bool {
 	ev := b.body(i)
-	return b.allowed(ev, b.stateFor(i, ev, state))
-}
-
-// removes says whether a member event puts somebody out of the room.
-func removes(ev *event.PDU) bool {
-	m := memberContent(ev.Content)
-	return m == "leave" || m == "ban"
+	return b.allowed(ev, b.stateFor(ev, state, nil))
 }
