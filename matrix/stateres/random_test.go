@@ -155,4 +155,3 @@ func TestResolveAgreesWithTheSpecification(t *testing.T) {
 		}
 	}
 }
-
