@@ -220,7 +220,10 @@ func TestRegistrationTokensCount(t *testing.T) {
 
 func TestAccountDataTellsTheHub(t *testing.T) {
 	var commits []stream.Commit
-	storetest.EachWith(t, func(c stream.Commit) { commits = append(commits, c) }, func(t *testing.T, s *store.Store) {
+	storetest.EachWith(t, func(c stream.Commit) func() {
+		commits = append(commits, c)
+		return func() {}
+	}, func(t *testing.T, s *store.Store) {
 		commits = nil
 		var nid store.UserNID
 		update(t, s, func(tx *store.Tx) (err error) { nid, err = tx.IDs.User(aliceUser); return })
