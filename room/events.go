@@ -1,0 +1,106 @@
+package room
+
+import (
+	"fmt"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/store"
+)
+
+// Event is a stored event with its parsed PDU. It is shared and immutable; a
+// redaction puts another in its place.
+type Event struct {
+	store.Event
+	PDU *event.PDU
+}
+
+func (e *Event) weight() uint32 { return uint32(600 + 2*len(e.PDU.JSON)) }
+
+// Events reads events in the order of nids, from memory where it has them. An
+// event that is missing is an error: nids come from the store itself.
+func (e *Engine) Events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
+	found := make([]*Event, len(nids))
+	var missing []store.EventNID
+	for i, nid := range nids {
+		if ev, ok := e.events.GetIfPresent(nid); ok {
+			found[i] = ev
+		} else {
+			missing = append(missing, nid)
+		}
+	}
+	if len(missing) == 0 {
+		return found, nil
+	}
+	rows, err := tx.Events.Load(missing)
+	if err != nil {
+		return nil, fmt.Errorf("load events: %w", err)
+	}
+	loaded := make(map[store.EventNID]*Event, len(rows))
+	for _, row := range rows {
+		ev, err := e.parse(tx, row)
+		if err != nil {
+			return nil, err
+		}
+		loaded[row.NID] = ev
+	}
+	for i, nid := range nids {
+		if found[i] == nil {
+			if found[i] = loaded[nid]; found[i] == nil {
+				return nil, fmt.Errorf("event %d is missing from the database", nid)
+			}
+		}
+	}
+	return found, nil
+}
+
+// Event reads an event of a room by its id; false: not known, or of another room.
+func (e *Engine) Event(tx *store.Tx, room store.RoomNID, ev id.Event) (*Event, bool, error) {
+	nid, ok, err := tx.Events.Find(ev)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	all, err := e.Events(tx, []store.EventNID{nid})
+	if err != nil || all[0].Room != room {
+		return nil, false, err
+	}
+	return all[0], true, nil
+}
+
+// parse turns a row into an event and keeps it in memory.
+func (e *Engine) parse(tx *store.Tx, row store.Event) (*Event, error) {
+	room, ok, err := tx.Rooms.GetNID(row.Room)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("room of event %s: %w", row.ID, err)
+	}
+	v, ok := roomversion.Get(room.Version)
+	if !ok {
+		return nil, fmt.Errorf("event %s is of room version %q, which this Hearth does not know", row.ID, room.Version)
+	}
+	pdu, err := event.ParseTrusted(v, row.ID, row.JSON)
+	if err != nil {
+		return nil, fmt.Errorf("event %s in the database: %w", row.ID, err)
+	}
+	row.JSON = nil // the PDU has it
+	ev := &Event{row, pdu}
+	e.events.Set(row.NID, ev)
+	return ev, nil
+}
+
+// StateEvent reads one event of a head's state; false: the state has none.
+func (e *Engine) StateEvent(tx *store.Tx, h *Head, t event.StateTuple) (*Event, bool, error) {
+	key, ok, err := tx.IDs.FindStateKey(t)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	nid, ok := h.State.Get(key)
+	if !ok {
+		return nil, false, nil
+	}
+	all, err := e.Events(tx, []store.EventNID{nid})
+	if err != nil {
+		return nil, false, err
+	}
+	return all[0], true, nil
+}

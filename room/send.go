@@ -1,0 +1,138 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"hearth/matrix/authrules"
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// Send makes a local user's event part of a room and returns its id once it is
+// on disk. A repeated transaction gets the first one's event. A state event
+// that would change nothing makes none.
+// spec: client-server-api#sending-events-to-a-room
+func (e *Engine) Send(ctx context.Context, room id.Room, p Proposal) (id.Event, error) {
+	var sent id.Event
+	err := e.write(ctx, room, func(w *writing) (err error) {
+		if sent, err = w.sendOnce(ctx, p); err != nil {
+			return err
+		}
+		return nil
+	})
+	return sent, err
+}
+
+func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
+	if already, err := w.alreadySent(ctx, p); already != "" || err != nil {
+		return already, err
+	}
+	ev, err := w.add(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	return ev.ID, nil
+}
+
+// alreadySent finds the event that the proposal's transaction made before, or
+// the state event that it would merely repeat.
+func (w *writing) alreadySent(ctx context.Context, p Proposal) (sent id.Event, err error) {
+	if p.Txn == nil && p.StateKey == nil {
+		return "", nil
+	}
+	err = w.engine.store.View(ctx, func(tx *store.Tx) error {
+		if p.Txn != nil {
+			sent, err = w.transactionEvent(ctx, tx, p)
+			return err
+		}
+		old, err := w.stateEvent(tx, event.StateTuple{Type: p.Type, Key: *p.StateKey})
+		if err != nil || old == nil || old.Sender != p.Sender || p.Timestamp != 0 {
+			return err
+		}
+		content, err := canonical.Append(nil, p.Content, canonical.Options{Strict: w.head.Version.StrictCanonicalJSON})
+		if err == nil && bytes.Equal(content, old.Content) {
+			sent = old.ID
+		}
+		return nil // content that is not canonical is refused when the event is built
+	})
+	return sent, err
+}
+
+func (w *writing) transactionEvent(ctx context.Context, tx *store.Tx, p Proposal) (id.Event, error) {
+	sender, ok, err := tx.IDs.FindUser(p.Sender)
+	if err != nil || !ok {
+		return "", err
+	}
+	txn := *w.transaction(sender, p.Txn)
+	w.room.inflight = slices.DeleteFunc(w.room.inflight, func(f inflight) bool {
+		select {
+		case <-f.pending.Done():
+			return f.txn != txn // the store's snapshot may be older than this commit
+		default:
+			return false
+		}
+	})
+	for _, f := range w.room.inflight {
+		if f.txn == txn {
+			return f.event, f.pending.Wait(ctx)
+		}
+	}
+	nid, ok, err := tx.Transactions.Find(txn)
+	if err != nil || !ok {
+		return "", err
+	}
+	all, err := w.engine.Events(tx, []store.EventNID{nid})
+	if err != nil {
+		return "", fmt.Errorf("event of transaction %q: %w", txn.TxnID, err)
+	}
+	return all[0].ID, nil
+}
+
+// Redact sends a redaction of an event, if the sender may redact it.
+// spec: client-server-api#redactions
+func (e *Engine) Redact(ctx context.Context, room id.Room, p Proposal) (id.Event, error) {
+	p.Type, p.StateKey = event.TypeRedaction, nil
+	var sent id.Event
+	err := e.write(ctx, room, func(w *writing) (err error) {
+		if sent, err = w.alreadySent(ctx, p); sent != "" || err != nil {
+			return err
+		}
+		var target *Event
+		err = e.store.View(ctx, func(tx *store.Tx) (err error) {
+			var ok bool
+			if target, ok, err = e.Event(tx, w.head.NID, p.Redacts); err == nil && !ok {
+				err = errcode.NotFound("%s is not an event of this room", p.Redacts)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if target.PDU.Type == event.TypeCreate {
+			return errcode.Forbidden("the create event of a room cannot be redacted")
+		}
+		ev, err := w.add(ctx, p)
+		if err != nil {
+			return err
+		}
+		if !authrules.MayRedact(ev.PDU, target.PDU, w.base.Levels) || !w.mayRedactOthers(p.Sender, target.PDU) {
+			return errcode.Forbidden("your power level does not let you redact this event")
+		}
+		sent = ev.ID
+		return nil
+	})
+	return sent, err
+}
+
+// mayRedactOthers: servers let each other redact events of their own users, so
+// that among the users of one server is ours to judge.
+// spec: client-server-api#permissions redact
+func (w *writing) mayRedactOthers(sender id.User, target *event.PDU) bool {
+	return target.Sender == sender || w.base.Levels.UserLevel(sender) >= w.base.Levels.Redact()
+}
