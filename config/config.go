@@ -7,6 +7,8 @@
 package config
 
 import (
+	"reflect"
+
 	"hearth/matrix/id"
 )
 
@@ -153,4 +155,22 @@ type Argon2 struct {
 	Memory  Size `yaml:"memory" default:"19M" doc:"Memory of one hash."`
 	Time    int  `yaml:"time" default:"2" doc:"Passes over the memory."`
 	Threads int  `yaml:"threads" default:"1" doc:"Threads of one hash."`
+}
+
+// WithoutRateLimits switches every rate limit off, for servers that only their
+// owner can reach.
+func (c *Config) WithoutRateLimits() {
+	clearRates(reflect.ValueOf(c).Elem())
+}
+
+func clearRates(v reflect.Value) {
+	if v.Type() == reflect.TypeFor[Rate]() {
+		v.SetZero()
+	} else if v.Kind() == reflect.Struct {
+		for i := range v.NumField() {
+			if v.Type().Field(i).Name != "_" {
+				clearRates(v.Field(i))
+			}
+		}
+	}
 }

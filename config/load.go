@@ -41,7 +41,7 @@ func Load(paths ...string) (*Config, []string, error) {
 	if err != nil {
 		return nil, warnings, err
 	}
-	if err := c.complete(); err != nil {
+	if err := c.Complete(); err != nil {
 		return nil, warnings, fmt.Errorf("%s: %w", strings.Join(paths, ", "), err)
 	}
 	return c, warnings, nil
@@ -122,8 +122,8 @@ func decode(settings map[string]setting) (*Config, []string, error) {
 	return c, d.warnings, errors.Join(d.errs...)
 }
 
-// complete fills in what follows from other keys and checks what must fit together.
-func (c *Config) complete() error {
+// Complete fills in what follows from other keys and checks what must fit together.
+func (c *Config) Complete() error {
 	if c.ServerName == "" {
 		return errors.New("server_name: is not set; it is the name after the colon in user ids, such as example.org")
 	}
@@ -277,4 +277,20 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// SharedSecret is the registration secret, for a tool that is given some of
+// the server's files. Unlike Load it makes nothing.
+func (c *Config) SharedSecret() (string, error) {
+	if c.RegistrationSharedSecret != "" && c.RegistrationSecretPath != "" {
+		return "", errors.New("registration_shared_secret and registration_shared_secret_path: set only one")
+	}
+	if c.RegistrationSecretPath == "" {
+		return c.RegistrationSharedSecret, nil
+	}
+	secret, err := readSecret(c.RegistrationSecretPath)
+	if err != nil {
+		return "", fmt.Errorf("registration_shared_secret_path: %w", err)
+	}
+	return secret, nil
 }

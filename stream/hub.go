@@ -27,6 +27,7 @@ type Hub struct {
 	feeds     map[int64]*feed
 	waiters   map[int64]map[*waiter]struct{}
 	followers map[chan struct{}]struct{}
+	released  chan struct{}
 }
 
 // feed is what changed for one user after start.
@@ -54,6 +55,7 @@ func NewHub(position int64) *Hub {
 		feeds:     map[int64]*feed{},
 		waiters:   map[int64]map[*waiter]struct{}{},
 		followers: map[chan struct{}]struct{}{},
+		released:  make(chan struct{}),
 	}
 }
 
@@ -186,6 +188,8 @@ func (h *Hub) Wait(ctx context.Context, user int64, since Position) bool {
 		}
 		select {
 		case <-w.wake:
+		case <-h.released:
+			return false
 		case <-ctx.Done():
 			return false
 		}
@@ -207,6 +211,10 @@ func (h *Hub) Reach(ctx context.Context, position int64) bool {
 	}
 	return true
 }
+
+// Release ends all waiting, now and from now on, so that a server that stops
+// answers its clients instead of cutting them off. It may be called once.
+func (h *Hub) Release() { close(h.released) }
 
 // Follow calls fn with the durable position whenever it has moved, beginning
 // with the present one, until the context ends. One call at a time; positions
