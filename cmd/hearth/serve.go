@@ -135,7 +135,7 @@ func (s *server) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	// Nothing is committed before hub is set: Open has no writers yet.
-	o.Published = func(c stream.Commit) { s.hub.Publish(c) }
+	o.Published = func(c stream.Commit) (wake func()) { return s.hub.Publish(c) }
 	if s.store, err = store.Open(ctx, o); err != nil {
 		return err
 	}
