@@ -20,7 +20,14 @@ type Tx struct {
 	Members      Members      // current memberships
 	Relations    Relations    // m.relates_to
 	Transactions Transactions // client transaction ids
+	Users        Users        // accounts of this server
+	Profiles     Profiles     // their profiles
+	Devices      Devices      // their devices
+	Tokens       Tokens       // their access, refresh, login and OpenID tokens
+	Registration Registration // registration tokens, interactive authentication
+	AccountData  AccountData  // account data and filters
 	Aliases      Aliases      // local room aliases
+	Media        Media        // uploaded and fetched files
 }
 
 func newTx(s *Store, c *conn) *Tx {
@@ -32,7 +39,14 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.Members.tx = tx
 	tx.Relations.tx = tx
 	tx.Transactions.tx = tx
+	tx.Users.tx = tx
+	tx.Profiles.tx = tx
+	tx.Devices.tx = tx
+	tx.Tokens.tx = tx
+	tx.Registration.tx = tx
+	tx.AccountData.tx = tx
 	tx.Aliases.tx = tx
+	tx.Media.tx = tx
 	return tx
 }
 
