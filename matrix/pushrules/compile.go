@@ -16,9 +16,9 @@ import (
 type RoomContext struct {
 	MemberCount int    // joined members now
 	DisplayName string // of the rules' owner in the room; empty if none
-	SenderPower int64  // power level of the event's sender now
-	// NotificationPower is `notifications` of the room's power levels; what is absent is 50.
-	NotificationPower map[string]int64
+	// MayNotify says whether a sender has the power that the room's power levels
+	// now ask for notifications of a kind, such as room. nil: nobody has.
+	MayNotify func(sender id.User, kind string) bool
 }
 
 // Match is the rule that decides about an event.
@@ -45,6 +45,7 @@ type Compiled struct {
 	user                         id.User
 	override, content, underride []compiledRule
 	room, sender                 map[string]*Match
+	asksDisplayName              bool
 }
 
 type compiledRule struct {
@@ -54,7 +55,7 @@ type compiledRule struct {
 
 // Compile prepares the rules of user. Disabled rules are left out.
 func Compile(user id.User, rules *Ruleset) *Compiled {
-	return &Compiled{
+	c := &Compiled{
 		user:      user,
 		override:  compileRules(Override, rules.Override, listedConditions),
 		content:   compileRules(Content, rules.Content, contentCondition),
@@ -62,7 +63,14 @@ func Compile(user id.User, rules *Ruleset) *Compiled {
 		sender:    compileByID(Sender, rules.Sender),
 		underride: compileRules(Underride, rules.Underride, listedConditions),
 	}
+	for _, r := range slices.Concat(c.override, c.underride) {
+		c.asksDisplayName = c.asksDisplayName || slices.Contains(r.conditions, condition(containsDisplayName{}))
+	}
+	return c
 }
+
+// AsksDisplayName says whether RoomContext.DisplayName makes any difference.
+func (c *Compiled) AsksDisplayName() bool { return c.asksDisplayName }
 
 // Evaluate returns the first rule that matches, nil if none does or if the event
 // is the user's own: these never notify.
@@ -340,11 +348,6 @@ func compileMemberCount(is string) condition {
 
 type senderPermission struct{ key string }
 
-// spec: client-server-api#mroompower_levels notifications
-func (c senderPermission) holds(_ *Event, r *RoomContext) bool {
-	need, ok := r.NotificationPower[c.key]
-	if !ok {
-		need = 50
-	}
-	return r.SenderPower >= need
+func (c senderPermission) holds(e *Event, r *RoomContext) bool {
+	return r.MayNotify != nil && r.MayNotify(e.Sender, c.key)
 }

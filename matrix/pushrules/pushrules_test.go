@@ -32,8 +32,8 @@ func state(typ, key, content string) *Event {
 func TestPredefinedRules(t *testing.T) {
 	crowd := RoomContext{MemberCount: 3, DisplayName: "Alice (she)"}
 	pair := RoomContext{MemberCount: 2}
-	moderator := RoomContext{MemberCount: 3, SenderPower: 50}
-	strict := RoomContext{MemberCount: 3, SenderPower: 50, NotificationPower: map[string]int64{"room": 51}}
+	moderator := RoomContext{MemberCount: 3, MayNotify: func(sender id.User, kind string) bool { return sender == bob && kind == "room" }}
+	strict := RoomContext{MemberCount: 3, MayNotify: func(id.User, string) bool { return false }}
 	typed := func(typ, content string) *Event {
 		e := message(content)
 		e.Type = typ
@@ -105,6 +105,9 @@ func show(m *Match) (rule, actions string) {
 func TestLegacyMentions(t *testing.T) {
 	defaults := Predefined{LegacyMentions: true}.For(alice)
 	c := Compile(alice, &defaults)
+	if plain := Default(alice); !c.AsksDisplayName() || Compile(alice, &plain).AsksDisplayName() {
+		t.Error("it is wrong who asks for display names")
+	}
 	for body, want := range map[string]string{
 		"hi Alice!":              ".m.rule.contains_user_name",
 		"hi al ice (she/they)":   ".m.rule.contains_display_name",
@@ -112,7 +115,7 @@ func TestLegacyMentions(t *testing.T) {
 		"hi al icex":             ".m.rule.message",
 		"dear @room":             ".m.rule.roomnotif",
 	} {
-		in := RoomContext{MemberCount: 9, DisplayName: "Al ice (she/they)", SenderPower: 100}
+		in := RoomContext{MemberCount: 9, DisplayName: "Al ice (she/they)", MayNotify: func(id.User, string) bool { return true }}
 		if rule, _ := show(c.Evaluate(message(fmt.Sprintf(`{"body":%q}`, body)), &in)); rule != want {
 			t.Errorf("%q: %s, want %s", body, rule, want)
 		}
@@ -183,7 +186,7 @@ func TestConditions(t *testing.T) {
 		{`{}`, false},
 		{`7`, false},
 	}
-	in := RoomContext{MemberCount: 4, DisplayName: "EVENT", SenderPower: 20, NotificationPower: map[string]int64{"room": 20}}
+	in := RoomContext{MemberCount: 4, DisplayName: "EVENT", MayNotify: func(_ id.User, kind string) bool { return kind == "room" }}
 	for _, test := range tests {
 		rules := Ruleset{Override: []Rule{{RuleID: "r", Enabled: true, Conditions: []jsontext.Value{jsontext.Value(test.condition)}}}}
 		if got := Compile(alice, &rules).Evaluate(e, &in) != nil; got != test.want {
@@ -394,6 +397,45 @@ func TestEditing(t *testing.T) {
 	must(r.Delete(Room, "!r"))
 	if _, err := r.Get(Room, "!r"); err == nil {
 		t.Error("the rule is still there")
+	}
+}
+
+func TestCopyRoom(t *testing.T) {
+	r := New(Default(alice), Custom{})
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.CopyRoom("!old:x", "!new:x") {
+		t.Error("rules changed although none was about the room")
+	}
+	about := func(pattern string) []jsontext.Value {
+		return values(`{"kind":"event_match","key":"type","pattern":"m.room.message"}`, `{"kind":"event_match","key":"room_id","pattern":"`+pattern+`"}`)
+	}
+	must(r.Put(Room, Rule{RuleID: "!old:x", Actions: values(`"dont_notify"`)}, "", ""))
+	must(r.SetEnabled(Room, "!old:x", false))
+	must(r.Put(Override, Rule{RuleID: "!old:x", Actions: values(), Conditions: about("!old:x")}, "", ""))
+	must(r.Put(Override, Rule{RuleID: "mine", Actions: values(), Conditions: about("!old:x")}, "", ""))
+	must(r.Put(Override, Rule{RuleID: "other", Actions: values(), Conditions: about("!old:xy")}, "", ""))
+	must(r.Put(Override, Rule{RuleID: "all", Actions: values(`"notify"`)}, "", ""))
+	for first := range 2 { // the second time there is nothing to do
+		if changed := r.CopyRoom("!old:x", "!new:x"); changed != (first == 0) {
+			t.Errorf("changed: %v", changed)
+		}
+		s := r.Ruleset()
+		copied, err := r.Get(Room, "!new:x")
+		if err != nil || copied.Enabled || string(copied.Actions[0]) != `"dont_notify"` || len(s.Room) != 2 {
+			t.Errorf("room rules are %+v", s.Room)
+		}
+		if got := ids(s.Override); got != ".m.rule.master all other mine mine.!new:x !old:x !new:x" {
+			t.Errorf("override rules are %q", got)
+		}
+		muted, err := r.Get(Override, "!new:x")
+		if err != nil || !slices.EqualFunc(muted.Conditions, about("!new:x"), func(a, b jsontext.Value) bool { return string(a) == string(b) }) {
+			t.Errorf("copied rule is %+v", muted)
+		}
 	}
 }
 
