@@ -31,6 +31,8 @@ const (
 		AND ($3 = '' OR rel_type = $3) AND position > $4 AND position < $5 ORDER BY position LIMIT $6`
 	relationsOfRoom = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1 AND rel_type = $2
 		AND position < $3 ORDER BY position DESC LIMIT $4`
+	relationsBetween = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1
+		AND position > $2 AND position <= $3 ORDER BY position`
 	relatedTargets = `SELECT DISTINCT target FROM event_relations WHERE target IN (
 		SELECT unhex(value) FROM json_each($1) -- only: sqlite
 		SELECT decode(value, 'hex') FROM json_array_elements_text($1::json) AS value -- only: postgres
@@ -75,6 +77,11 @@ func (t Relations) Up(room RoomNID, target id.Event, relType string, after, befo
 // OfRoom lists a room's relations of one type before a position, newest first.
 func (t Relations) OfRoom(room RoomNID, relType string, before int64, limit int) ([]Relation, error) {
 	return list(t.tx, scanRelation, relationsOfRoom, room, relType, before, limit)
+}
+
+// Between lists a room's relations of all types after one position up to another, oldest first.
+func (t Relations) Between(room RoomNID, after, upTo int64) ([]Relation, error) {
+	return list(t.tx, scanRelation, relationsBetween, room, after, upTo)
 }
 
 // Targets says which of some events anything refers to at all.

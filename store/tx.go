@@ -28,6 +28,7 @@ type Tx struct {
 	AccountData  AccountData  // account data and filters
 	Aliases      Aliases      // local room aliases
 	Media        Media        // uploaded and fetched files
+	Push         Push         // push rules and pushers
 }
 
 func newTx(s *Store, c *conn) *Tx {
@@ -47,6 +48,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.AccountData.tx = tx
 	tx.Aliases.tx = tx
 	tx.Media.tx = tx
+	tx.Push.tx = tx
 	return tx
 }
 
