@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // MaxDepth bounds how deeply objects and arrays may nest.
@@ -47,8 +48,9 @@ func (e *Error) Error() string { return fmt.Sprintf("%s (at byte %d)", e.Reason,
 // Append appends the canonical form of src, which must hold exactly one JSON
 // value, to dst. Every error is an *Error. src must not overlap dst's spare room.
 func Append(dst, src []byte, o Options) ([]byte, error) {
-	var few [48]member
-	s := scanner{src: src, out: dst, strict: o.Strict, drop: o.Drop, members: few[:0]}
+	s := scanners.Get().(*scanner)
+	defer s.free()
+	s.src, s.pos, s.out, s.strict, s.drop = src, 0, dst, o.Strict, o.Drop
 	s.space()
 	if err := s.value(1); err != nil {
 		return nil, err
@@ -58,6 +60,19 @@ func Append(dst, src []byte, o Options) ([]byte, error) {
 		return nil, s.fail("there is something after the value")
 	}
 	return s.out, nil
+}
+
+var scanners = sync.Pool{New: func() any { return new(scanner) }}
+
+// free gives s back for the next Append, with its workspace unless that grew large.
+func (s *scanner) free() {
+	const most = 1 << 16
+	next := scanner{members: s.members[:0], scratch: s.scratch[:0]}
+	if cap(s.members) > most/32 || cap(s.scratch) > most {
+		next = scanner{}
+	}
+	*s = next
+	scanners.Put(s)
 }
 
 // Valid says whether src is canonical JSON, byte for byte.

@@ -67,7 +67,7 @@ func Build(v *roomversion.Version, proto Proto, server id.Server, keyID id.Key, 
 	hashes := `,"hashes":{"sha256":"` + signing.EncodeBase64(hash[:]) + `"}`
 	js := slices.Concat(head, []byte(hashes), tail)
 	unsigned := PDU{Version: v, Type: proto.Type, JSON: js}
-	sigs, err := signing.AppendSignatures(nil, nil, server, keyID, ed25519.Sign(key, unsigned.signedBytes()))
+	sigs, err := signing.AppendSignatures(nil, nil, server, keyID, ed25519.Sign(key, unsigned.appendSigned(nil)))
 	if err != nil {
 		return nil, fmt.Errorf("sign event: %w", err)
 	}

@@ -28,6 +28,8 @@ var (
 	public  = private.Public().(ed25519.PublicKey)
 )
 
+type roomVersion = roomversion.Version
+
 func version(t testing.TB, name string) *roomversion.Version {
 	t.Helper()
 	v, ok := roomversion.Get(name)

@@ -18,11 +18,14 @@ func (p *PDU) Redacted() (*PDU, error) {
 
 // ReferenceHash covers what redaction leaves of the event, without signatures.
 // spec: server-server-api#calculating-the-reference-hash-for-an-event
-func (p *PDU) ReferenceHash() [sha256.Size]byte { return sha256.Sum256(p.signedBytes()) }
+func (p *PDU) ReferenceHash() [sha256.Size]byte {
+	var room [1536]byte // spares most events an allocation
+	return sha256.Sum256(p.appendSigned(room[:0]))
+}
 
-// signedBytes is what signatures and the reference hash cover.
-func (p *PDU) signedBytes() []byte {
-	return appendRedacted(make([]byte, 0, len(p.JSON)), p.Version, p.Type, p.JSON, false)
+// appendSigned appends what signatures and the reference hash cover.
+func (p *PDU) appendSigned(dst []byte) []byte {
+	return appendRedacted(dst, p.Version, p.Type, p.JSON, false)
 }
 
 // CheckContentHash says whether the event is whole and unaltered. If not, it
@@ -41,7 +44,8 @@ func (p *PDU) CheckContentHash() bool {
 // contentHash hashes a canonical event without hashes and signatures.
 // spec: server-server-api#calculating-the-content-hash-for-an-event
 func contentHash(js []byte) [sha256.Size]byte {
-	b := append(make([]byte, 0, len(js)), '{')
+	var room [1536]byte // spares most events an allocation
+	b := append(room[:0], '{')
 	for c := canonical.Walk(js); c.Next(); {
 		switch string(c.Key) {
 		case "hashes", "signatures", "unsigned":

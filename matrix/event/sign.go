@@ -2,6 +2,7 @@ package event
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"slices"
 
 	"hearth/matrix/canonical"
@@ -37,7 +38,7 @@ func (p *PDU) SignatureKeys(server id.Server) []id.Key {
 // signing.ErrInvalid, wrapped. The key's period of validity is the caller's
 // business.
 func (p *PDU) VerifySignature(server id.Server, keyID id.Key, pub ed25519.PublicKey) error {
-	return signing.Check(canonical.Get(p.JSON, "signatures"), server, keyID, pub, p.signedBytes())
+	return signing.Check(canonical.Get(p.JSON, "signatures"), server, keyID, pub, p.appendSigned(nil))
 }
 
 // SigningServers lists the servers whose signatures the event must have. It is
@@ -79,16 +80,19 @@ func (p *PDU) isThirdPartyInvite() bool {
 // user's server on an invite, of the authorising server on a restricted join,
 // of a policy server. The caller answers for what it signs.
 func (p *PDU) AddSignature(server id.Server, keyID id.Key, key ed25519.PrivateKey) (*PDU, error) {
-	return p.withSignature(server, keyID, ed25519.Sign(key, p.signedBytes()))
+	return p.withSignature(server, keyID, ed25519.Sign(key, p.appendSigned(nil)))
 }
 
 // WithSignatureOf returns the event with the signature added that another copy
 // of it carries. The signature must have been verified.
 func (p *PDU) WithSignatureOf(other *PDU, server id.Server, keyID id.Key) (*PDU, error) {
-	text, _ := canonical.GetString(canonical.Get(canonical.Get(other.JSON, "signatures"), string(server)), string(keyID))
+	text, ok := canonical.GetString(canonical.Get(canonical.Get(other.JSON, "signatures"), string(server)), string(keyID))
+	if !ok {
+		return nil, fmt.Errorf("%s, %s: %w", server, keyID, signing.ErrMissing)
+	}
 	sig, err := signing.DecodeBase64(text)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s, %s: %w", server, keyID, signing.ErrInvalid)
 	}
 	return p.withSignature(server, keyID, sig)
 }

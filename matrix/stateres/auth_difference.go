@@ -5,6 +5,10 @@ package stateres
 // The chain of a state is that of its conflicted and that of its unconflicted
 // events, and the latter is part of every state's. Hence it has to be swept only
 // once, and only as far down as there is a difference.
+//
+// Other servers count the events of a state into its chain. The specification does not, so that
+// unconflicted events may come into the full conflicted set here: they are then replayed among
+// the others, which ends differently in about one of a thousand tangled merges.
 // spec: rooms/v2#definitions
 func authDifference(g *Graph, unconflicted Set, parts [][]Index) bitset {
 	some, all, chain := newBitset(g.Len()), newBitset(g.Len()), newBitset(g.Len())

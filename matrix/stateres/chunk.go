@@ -3,6 +3,7 @@ package stateres
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // A chunk is a run of nodes as it is stored: a version byte, the index of its
@@ -57,6 +58,7 @@ func (g *Graph) decode(chunk []byte) error {
 	if d.bad || first != uint64(g.Len()) || count > uint64(len(d.rest)) {
 		return fmt.Errorf("%w: a chunk that does not follow", ErrMalformed)
 	}
+	g.grow(int(min(count, uint64(len(d.rest)/minNodeSize))))
 	last := int64(0)
 	var auth []Index
 	for range count {
@@ -79,6 +81,14 @@ func (g *Graph) decode(chunk []byte) error {
 		return fmt.Errorf("%w: a chunk with more than its nodes", ErrMalformed)
 	}
 	return nil
+}
+
+// minNodeSize is the length of the shortest node: one byte for each of its parts.
+const minNodeSize = 4
+
+func (g *Graph) grow(n int) {
+	g.nids, g.keys = slices.Grow(g.nids, n), slices.Grow(g.keys, n)
+	g.flags, g.starts = slices.Grow(g.flags, n), slices.Grow(g.starts, n)
 }
 
 // A decoder reads varints until something is wrong; from then on it gives zeros.
