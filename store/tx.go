@@ -29,6 +29,13 @@ type Tx struct {
 	Aliases      Aliases      // local room aliases
 	Media        Media        // uploaded and fetched files
 	Push         Push         // push rules and pushers
+	DeviceKeys   DeviceKeys   // identity, one-time and fallback keys
+	CrossSigning CrossSigning // cross-signing keys, signatures
+	DeviceLists  DeviceLists  // whose keys changed when
+	ToDevice     ToDevice     // queues of to-device messages
+	KeyBackup    KeyBackup    // encrypted backups of room keys
+	Receipts     Receipts     // how far users have read
+	Presence     Presence     // last saved presence
 }
 
 func newTx(s *Store, c *conn) *Tx {
@@ -49,6 +56,13 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.Aliases.tx = tx
 	tx.Media.tx = tx
 	tx.Push.tx = tx
+	tx.DeviceKeys.tx = tx
+	tx.CrossSigning.tx = tx
+	tx.DeviceLists.tx = tx
+	tx.ToDevice.tx = tx
+	tx.KeyBackup.tx = tx
+	tx.Receipts.tx = tx
+	tx.Presence.tx = tx
 	return tx
 }
 

@@ -1,0 +1,71 @@
+package store
+
+import "hearth/matrix/id"
+
+// ToDevice is the queues of messages for devices.
+type ToDevice struct{ tx *Tx }
+
+// ToDeviceMessage is a waiting message.
+type ToDeviceMessage struct {
+	Position int64
+	Event    []byte // type, sender and content
+}
+
+const (
+	insertToDevice = `INSERT INTO to_device_messages (user_nid, device_id, position, event) VALUES ($1, $2, $3, $4)`
+	listToDevice   = `SELECT position, event FROM to_device_messages WHERE user_nid = $1 AND device_id = $2
+		AND position > $3 AND position <= $4 ORDER BY position LIMIT $5`
+	hasToDevice          = `SELECT 1 FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <= $3 LIMIT 1`
+	ackToDevice          = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <= $3`
+	deleteToDevice       = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2`
+	insertToDeviceTxn    = `INSERT INTO to_device_transactions (user_nid, device_id, event_type, txn_id, created_ts) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
+	expireToDeviceTxns   = `DELETE FROM to_device_transactions WHERE created_ts < $1`
+	deleteToDeviceTxnsOf = `DELETE FROM to_device_transactions WHERE user_nid = $1 AND device_id = $2`
+)
+
+// Insert queues a message for a device at the next position.
+func (t ToDevice) Insert(user UserNID, device id.Device, event []byte) error {
+	_, err := t.tx.exec(insertToDevice, user, string(device), t.tx.NextPosition(), event)
+	return err
+}
+
+// List reads at most limit messages after a position up to another, in order of arrival.
+func (t ToDevice) List(user UserNID, device id.Device, after, upTo int64, limit int) ([]ToDeviceMessage, error) {
+	return list(t.tx, func(r scanner) (m ToDeviceMessage, err error) {
+		err = r.Scan(&m.Position, &m.Event)
+		return
+	}, listToDevice, user, string(device), after, upTo, limit)
+}
+
+// HasUpTo says whether there is any message up to a position, for Delete to be called only where it is needed.
+func (t ToDevice) HasUpTo(user UserNID, device id.Device, position int64) (bool, error) {
+	_, ok, err := one(t.tx, value[int64], hasToDevice, user, string(device), position)
+	return ok, err
+}
+
+// DeleteUpTo deletes what the device has acknowledged: messages up to a position.
+func (t ToDevice) DeleteUpTo(user UserNID, device id.Device, position int64) error {
+	_, err := t.tx.exec(ackToDevice, user, string(device), position)
+	return err
+}
+
+// Delete deletes a device's queue and its transactions.
+func (t ToDevice) Delete(user UserNID, device id.Device) error {
+	if _, err := t.tx.exec(deleteToDeviceTxnsOf, user, string(device)); err != nil {
+		return err
+	}
+	_, err := t.tx.exec(deleteToDevice, user, string(device))
+	return err
+}
+
+// InsertTransaction notes a request of a sending device, and says whether it is new.
+func (t ToDevice) InsertTransaction(user UserNID, device id.Device, eventType, txnID string, now int64) (bool, error) {
+	n, err := t.tx.exec(insertToDeviceTxn, user, string(device), eventType, txnID, now)
+	return n > 0, err
+}
+
+// ExpireTransactions forgets requests from before a time.
+func (t ToDevice) ExpireTransactions(before int64) error {
+	_, err := t.tx.exec(expireToDeviceTxns, before)
+	return err
+}
