@@ -147,6 +147,17 @@ func TestDepthLimit(t *testing.T) {
 	}
 }
 
+func TestValid(t *testing.T) {
+	for in, want := range map[string]bool{
+		`{}`: true, `{"a":1,"b":[true,null,"é\n"]}`: true, `-1`: true,
+		``: false, `{ }`: false, `{"b":1,"a":1}`: false, `1.5`: false, `-0`: false, `"\u00e9"`: false, `"\/"`: false, `"\u000A"`: false, `"\u001F"`: false,
+	} {
+		if got := canonical.Valid([]byte(in)); got != want {
+			t.Errorf("%s: %t", in, got)
+		}
+	}
+}
+
 func TestDrop(t *testing.T) {
 	o := canonical.Options{Strict: true, Drop: []string{"unsigned", "signatures"}}
 	for _, tt := range []struct{ in, want string }{
@@ -215,8 +226,8 @@ func FuzzCanonical(f *testing.F) {
 		if err == nil && !bytes.Equal(strict, out) {
 			t.Fatalf("%q is %q, but strictly %q", src, out, strict)
 		}
-		if canonical.Valid(out) != (err == nil) {
-			t.Fatalf("%q: valid=%t, strict: %v", out, canonical.Valid(out), err)
+		if err == nil && !canonical.Valid(out) {
+			t.Fatalf("%q is not valid", out)
 		}
 		c := canonical.Walk(out)
 		for c.Next() {
