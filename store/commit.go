@@ -154,11 +154,12 @@ func (s *Store) publish(tx *Tx) (wake func()) {
 const (
 	readPosition = `SELECT position FROM stream_position
 		FOR UPDATE -- only: postgres`
-	writePosition = `UPDATE stream_position SET position = $1`
+	writePosition    = `UPDATE stream_position SET position = $1`
+	snapshotPosition = `SELECT position FROM stream_position`
 )
 
 func (s *Store) readPosition() (int64, error) {
-	p, _, err := one(newTx(s, s.writer), value[int64], `SELECT position FROM stream_position`)
+	p, _, err := one(newTx(s, s.writer), value[int64], snapshotPosition)
 	return p, err
 }
 

@@ -56,7 +56,12 @@ const (
 		WHERE a.user_nid = $1 AND a.membership = 1 AND a.is_local = 1 AND b.user_nid = $2 AND b.membership = 1 ORDER BY a.room_nid`
 	sharesRoom = `SELECT 1 FROM room_members a JOIN room_members b ON a.room_nid = b.room_nid
 		WHERE a.user_nid = $1 AND a.membership = 1 AND a.is_local = 1 AND b.user_nid = $2 AND b.membership = 1 LIMIT 1`
-	setStripped = `INSERT INTO stripped_states (room_nid, user_nid, events) VALUES ($1, $2, $3)
+	roomsChanged = `SELECT m.room_nid, m.user_nid, m.membership, m.event_nid, m.position, m.is_local, m.forgotten
+		FROM room_members m JOIN rooms r ON r.room_nid = m.room_nid
+		WHERE m.user_nid = $1 AND m.is_local = 1 AND (m.position > $2 OR m.membership = 1 AND r.last_position > $2) ORDER BY m.room_nid`
+	heroes       = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND user_nid <> $2 AND membership IN (1, 2) ORDER BY position, user_nid LIMIT $3`
+	formerHeroes = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND user_nid <> $2 AND membership IN (4, 5) ORDER BY position, user_nid LIMIT $3`
+	setStripped  = `INSERT INTO stripped_states (room_nid, user_nid, events) VALUES ($1, $2, $3)
 		ON CONFLICT (room_nid, user_nid) DO UPDATE SET events = excluded.events`
 	getStripped = `SELECT events FROM stripped_states WHERE room_nid = $1 AND user_nid = $2`
 )
@@ -127,6 +132,22 @@ func (t Members) SharedRooms(a, b UserNID) ([]RoomNID, error) {
 func (t Members) ShareRoom(a, b UserNID) (bool, error) {
 	_, ok, err := one(t.tx, value[int64], sharesRoom, a, b)
 	return ok, err
+}
+
+// Changed lists a local user's memberships that came about after a position, and
+// those of rooms joined where anything happened after it.
+func (t Members) Changed(user UserNID, after int64) ([]Member, error) {
+	return list(t.tx, scanMember, roomsChanged, user, after)
+}
+
+// Heroes lists the first members joined or invited to a room, without one user;
+// where there are none, those who left or were banned.
+func (t Members) Heroes(room RoomNID, without UserNID, limit int) ([]UserNID, error) {
+	users, err := list(t.tx, value[int64], heroes, room, without, limit)
+	if err != nil || len(users) > 0 {
+		return users, err
+	}
+	return list(t.tx, value[int64], formerHeroes, room, without, limit)
 }
 
 // SetStripped stores the stripped state (a JSON array) that an invited or knocking user may see.

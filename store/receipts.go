@@ -25,6 +25,8 @@ const (
 		event_position = excluded.event_position, ts = excluded.ts, position = excluded.position`
 	receiptsInRoom = `SELECT ` + receiptColumns + ` FROM receipts WHERE room_nid = $1 AND position > $3 AND position <= $4
 		AND (is_private = 0 OR user_nid = $2) ORDER BY position`
+	receiptRooms = `SELECT DISTINCT m.room_nid FROM room_members m JOIN receipts c ON c.room_nid = m.room_nid
+		WHERE m.user_nid = $1 AND m.is_local = 1 AND m.membership = 1 AND c.position > $2`
 	receiptsOfUser = `SELECT ` + receiptColumns + ` FROM receipts WHERE room_nid = $1 AND user_nid = $2 ORDER BY event_position`
 )
 
@@ -51,6 +53,11 @@ func (t Receipts) Set(r Receipt) error {
 // after a position and not after another, in order of change.
 func (t Receipts) InRoom(room RoomNID, viewer UserNID, after, upTo int64) ([]Receipt, error) {
 	return list(t.tx, scanReceipt, receiptsInRoom, room, viewer, after, upTo)
+}
+
+// Rooms lists the rooms of a joined local user where any receipt changed after a position.
+func (t Receipts) Rooms(user UserNID, after int64) ([]RoomNID, error) {
+	return list(t.tx, value[int64], receiptRooms, user, after)
 }
 
 // OfUser lists all receipts of a user in a room, private ones too, the one furthest back first.

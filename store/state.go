@@ -20,6 +20,7 @@ const (
 	stateAt      = `SELECT event_nid FROM state_log WHERE room_nid = $1 AND skey = $2 AND version <= $3 ORDER BY version DESC LIMIT 1`
 	stateHistory = `SELECT version, event_nid FROM state_log WHERE room_nid = $1 AND skey = $2 ORDER BY version`
 	stateAllAt   = `SELECT skey, event_nid FROM state_log WHERE room_nid = $1 AND version <= $2 ORDER BY skey, version`
+	nonMembersAt = `SELECT skey, event_nid FROM state_log WHERE room_nid = $1 AND version <= $2 AND skey % 2 = 0 ORDER BY skey, version`
 	stateOfType  = `SELECT l.skey, l.event_nid FROM state_log l JOIN state_keys k ON l.skey = k.skey_nid * 2
 		WHERE l.room_nid = $1 AND k.type_nid = $2 AND l.version <= $3 ORDER BY l.skey, l.version`
 )
@@ -47,6 +48,11 @@ func (t State) History(room RoomNID, key StateKey) ([]StateChange, error) {
 // All reads the whole state of a version, in order of keys.
 func (t State) All(room RoomNID, version int64) ([]StateEntry, error) {
 	return t.newest(stateAllAt, room, version)
+}
+
+// NonMembers reads the state of a version without memberships.
+func (t State) NonMembers(room RoomNID, version int64) ([]StateEntry, error) {
+	return t.newest(nonMembersAt, room, version)
 }
 
 // OfType reads the state of a version that has one event type; not for members.

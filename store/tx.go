@@ -75,6 +75,12 @@ func (tx *Tx) NextPosition() int64 {
 // Position is the last position taken so far.
 func (tx *Tx) Position() int64 { return tx.position }
 
+// ReadPosition is the position that the snapshot of a reading transaction stands at.
+func (tx *Tx) ReadPosition() (int64, error) {
+	p, _, err := one(tx, value[int64], snapshotPosition)
+	return p, err
+}
+
 // Touch tells the hub, after the commit, that something changed for local users
 // (nids) at the last position taken. users must not be changed afterwards.
 func (tx *Tx) Touch(kind stream.Kind, room RoomNID, users ...UserNID) {
