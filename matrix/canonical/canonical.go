@@ -288,7 +288,15 @@ func (s *scanner) compare(a, b member) int {
 	if bytes.IndexByte(x, '\\') < 0 && bytes.IndexByte(y, '\\') < 0 {
 		return bytes.Compare(x, y)
 	}
-	return bytes.Compare(unescape(nil, x), unescape(nil, y))
+	for len(x) > 0 && len(y) > 0 {
+		var c, d byte
+		c, x = unescapeByte(x)
+		d, y = unescapeByte(y)
+		if c != d {
+			return int(c) - int(d)
+		}
+	}
+	return len(x) - len(y)
 }
 
 // sort puts the members from s.members[base] on, which lie in the output from

@@ -261,3 +261,25 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// What is costly to order: many keys, all escaped, in the wrong order, nested.
+func BenchmarkHostile(b *testing.B) {
+	var keys []string
+	for i := range 5000 {
+		keys = append(keys, `"\n\u0001`+strings.Repeat("x", 4)+string(rune('z'-i%26))+string(rune('z'-i/26%26))+string(rune('z'-i/676))+`":1`)
+	}
+	nested := `1`
+	for range canonical.MaxDepth - 1 {
+		nested = `{"b":` + nested + `,"a":"` + strings.Repeat("x", 40) + `"}`
+	}
+	for name, src := range map[string]string{"keys": "{" + strings.Join(keys, ",") + "}", "nested": nested} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(src)))
+			for b.Loop() {
+				if _, err := canonical.Append(nil, []byte(src), canonical.Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -156,33 +156,40 @@ func AppendString[T ~string](dst []byte, s T) []byte {
 func unescape(dst, b []byte) []byte {
 	for {
 		i := bytes.IndexByte(b, '\\')
-		if i < 0 || i+1 >= len(b) {
+		if i < 0 {
 			return append(dst, b...)
 		}
 		dst = append(dst, b[:i]...)
-		switch c := b[i+1]; c {
-		case 'b':
-			dst = append(dst, '\b')
-		case 't':
-			dst = append(dst, '\t')
-		case 'n':
-			dst = append(dst, '\n')
-		case 'f':
-			dst = append(dst, '\f')
-		case 'r':
-			dst = append(dst, '\r')
-		case 'u':
-			r, ok := hex4(b[i:])
-			if !ok {
-				return append(dst, b[i:]...)
-			}
-			dst = utf8.AppendRune(dst, r)
-			i += 4
-		default:
-			dst = append(dst, c)
-		}
-		b = b[i+2:]
+		var c byte
+		c, b = unescapeByte(b[i:])
+		dst = append(dst, c)
 	}
+}
+
+// unescapeByte takes the next byte off what is between a canonical string's
+// quotes. Every escape of canonical JSON stands for one byte.
+func unescapeByte(b []byte) (byte, []byte) {
+	if b[0] != '\\' || len(b) < 2 {
+		return b[0], b[1:]
+	}
+	c, rest := b[1], b[2:]
+	switch c {
+	case 'b':
+		c = '\b'
+	case 't':
+		c = '\t'
+	case 'n':
+		c = '\n'
+	case 'f':
+		c = '\f'
+	case 'r':
+		c = '\r'
+	case 'u':
+		if r, ok := hex4(b); ok {
+			c, rest = byte(r), b[6:]
+		}
+	}
+	return c, rest
 }
 
 // number reads a number and writes it as Options.Strict says.

@@ -19,10 +19,9 @@ type Signature struct {
 // Signatures lists the signatures of algorithms known here; nothing is verified.
 func (p *PDU) Signatures() []Signature {
 	var list []Signature
-	all := canonical.Get(p.JSON, "signatures")
-	for c := canonical.Walk(all); c.Next(); {
+	for c := canonical.Walk(canonical.Get(p.JSON, "signatures")); c.Next(); {
 		server := id.Server(c.KeyString())
-		for _, k := range signing.KeyIDsIn(all, server) {
+		for _, k := range signing.KeyIDsIn(c.Value) {
 			list = append(list, Signature{server, k})
 		}
 	}
@@ -31,7 +30,7 @@ func (p *PDU) Signatures() []Signature {
 
 // SignatureKeys lists the keys with which a server has signed.
 func (p *PDU) SignatureKeys(server id.Server) []id.Key {
-	return signing.KeyIDsIn(canonical.Get(p.JSON, "signatures"), server)
+	return signing.KeyIDsIn(canonical.Get(canonical.Get(p.JSON, "signatures"), string(server)))
 }
 
 // VerifySignature checks one signature. The error is signing.ErrMissing or

@@ -90,13 +90,13 @@ func KeyIDs[E ~string](object []byte, entity E) []id.Key {
 	if err != nil {
 		return nil
 	}
-	return KeyIDsIn(canonical.Get(whole, "signatures"), entity)
+	return KeyIDsIn(canonical.Get(canonical.Get(whole, "signatures"), string(entity)))
 }
 
-// KeyIDsIn is KeyIDs for the canonical signatures member of an object.
-func KeyIDsIn[E ~string](signatures []byte, entity E) []id.Key {
+// KeyIDsIn is KeyIDs for the canonical value that signatures has for an entity.
+func KeyIDsIn(entry []byte) []id.Key {
 	var ids []id.Key
-	for c := canonical.Walk(canonical.Get(signatures, string(entity))); c.Next(); {
+	for c := canonical.Walk(entry); c.Next(); {
 		k := c.KeyString()
 		if strings.HasPrefix(k, Algorithm+":") && len(c.Value) > 0 && c.Value[0] == '"' {
 			ids = append(ids, id.Key(k))
