@@ -268,3 +268,12 @@ func (e *Engine) RoomsOf(ctx context.Context, user id.User, m store.Membership) 
 	})
 	return rooms, err
 }
+
+// Joined lists the rooms that a local user is joined to.
+func (e *Engine) Joined(ctx context.Context, user id.User) ([]id.Room, error) {
+	rooms, err := e.RoomsOf(ctx, user, store.Join)
+	if rooms == nil {
+		rooms = []id.Room{}
+	}
+	return rooms, err
+}

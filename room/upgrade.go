@@ -21,11 +21,14 @@ var carriedOver = []string{
 	event.TypeGuestAccess, event.TypeHistoryVisibility, event.TypeJoinRules,
 }
 
+// Moved is told, in the transaction that closes a room, which one replaces it.
+type Moved func(tx *store.Tx, old, fresh id.Room) error
+
 // Upgrade replaces a room by one of another version and returns the new one's
 // id. moved is told of both before the old room is closed, to carry over what
 // other tables hold; it may be nil.
 // spec: client-server-api#room-upgrades
-func (e *Engine) Upgrade(ctx context.Context, old id.Room, user id.User, version string, additionalCreators []id.User, moved func(*store.Tx, id.Room, id.Room) error) (id.Room, error) {
+func (e *Engine) Upgrade(ctx context.Context, old id.Room, user id.User, version string, additionalCreators []id.User, moved Moved) (id.Room, error) {
 	v, ok := roomversion.Get(version)
 	if !ok {
 		return "", errcode.UnsupportedRoomVersion("room version %q is not supported", version)
@@ -61,7 +64,7 @@ func (e *Engine) Upgrade(ctx context.Context, old id.Room, user id.User, version
 	return fresh, e.lockOld(ctx, old, user)
 }
 
-func moveRoom(tx *store.Tx, old, fresh id.Room, moved func(*store.Tx, id.Room, id.Room) error) error {
+func moveRoom(tx *store.Tx, old, fresh id.Room, moved Moved) error {
 	if err := tx.Aliases.Move(old, fresh); err != nil {
 		return err
 	}

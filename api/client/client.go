@@ -11,13 +11,22 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/api/httpx"
+	"hearth/directory"
 	"hearth/matrix/id"
+	"hearth/room"
 )
 
 // API answers clients. Its fields are set once, where the program is wired.
 type API struct {
 	Options Options
 	Limits  *httpx.Limiter // for limits with keys that only a handler knows; may be nil
+
+	Rooms     *room.Engine
+	Directory *directory.Directory
+
+	// RoomUpgraded carries over what services hold of a room to the one that
+	// replaces it, in the transaction that closes the old one; may be nil.
+	RoomUpgraded room.Moved
 }
 
 // Options is what the configuration tells clients.

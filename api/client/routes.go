@@ -7,6 +7,10 @@ func (a *API) Routes() []httpx.Route {
 	var table []httpx.Route
 	for _, chapter := range [][]httpx.Route{
 		a.discovery(),
+		a.roomCreation(),
+		a.roomMembership(),
+		a.roomEvents(),
+		a.roomAliases(),
 	} {
 		table = append(table, chapter...)
 	}
@@ -21,5 +25,51 @@ func (a *API) discovery() []httpx.Route {
 		httpx.Handle("GET /.well-known/matrix/support", httpx.None, httpx.NoLimit, a.getWellknownSupport),
 		httpx.Handle("GET /_matrix/client/versions", httpx.Optional, httpx.NoLimit, a.getVersions),
 		httpx.Handle("GET /_matrix/client/v3/capabilities", httpx.Guest, httpx.NoLimit, a.getCapabilities),
+	}
+}
+
+// spec: client-server-api#creation-1
+func (a *API) roomCreation() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("POST /_matrix/client/v3/createRoom", httpx.User, httpx.RoomCreation, a.createRoom),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/upgrade", httpx.User, httpx.RoomCreation, a.upgradeRoom),
+	}
+}
+
+// spec: client-server-api#room-membership
+func (a *API) roomMembership() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("POST /_matrix/client/v3/join/{roomIdOrAlias}", httpx.Guest, httpx.JoinsLocal, a.joinRoom),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/join", httpx.Guest, httpx.JoinsLocal, a.joinRoomById),
+		httpx.Handle("POST /_matrix/client/v3/knock/{roomIdOrAlias}", httpx.User, httpx.JoinsLocal, a.knockRoom),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/leave", httpx.Guest, httpx.NoLimit, a.leaveRoom),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/forget", httpx.Guest, httpx.NoLimit, a.forgetRoom),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/invite", httpx.User, httpx.InvitesPerIssuer, a.inviteUser),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/kick", httpx.User, httpx.NoLimit, a.kick),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/ban", httpx.User, httpx.NoLimit, a.ban),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/unban", httpx.User, httpx.NoLimit, a.unban),
+		httpx.Handle("GET /_matrix/client/v3/joined_rooms", httpx.Guest, httpx.NoLimit, a.getJoinedRooms),
+	}
+}
+
+// spec: client-server-api#sending-events-to-a-room
+func (a *API) roomEvents() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}", httpx.Guest, httpx.Message, a.sendMessage),
+		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}", httpx.Guest, httpx.Message, a.redactEvent),
+		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}", httpx.Guest, httpx.Message, a.setRoomStateWithKey).
+			Also("/_matrix/client/v3/rooms/{roomId}/state/{eventType}", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{$}"),
+	}
+}
+
+// spec: client-server-api#room-aliases
+func (a *API) roomAliases() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v3/directory/room/{roomAlias}", httpx.None, httpx.NoLimit, a.getRoomIdByAlias),
+		httpx.Handle("PUT /_matrix/client/v3/directory/room/{roomAlias}", httpx.User, httpx.NoLimit, a.setRoomAlias),
+		httpx.Handle("DELETE /_matrix/client/v3/directory/room/{roomAlias}", httpx.User, httpx.NoLimit, a.deleteRoomAlias),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/aliases", httpx.User, httpx.NoLimit, a.getLocalAliases),
+		httpx.Handle("GET /_matrix/client/v3/directory/list/room/{roomId}", httpx.None, httpx.NoLimit, a.getRoomVisibilityOnDirectory),
+		httpx.Handle("PUT /_matrix/client/v3/directory/list/room/{roomId}", httpx.User, httpx.NoLimit, a.setRoomVisibilityOnDirectory),
 	}
 }

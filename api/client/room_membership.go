@@ -1,0 +1,134 @@
+package client
+
+import (
+	"context"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/api/httpx"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/room"
+)
+
+// roomOf is the room that a path names by its id or an alias.
+func (a *API) roomOf(ctx context.Context, idOrAlias string) (id.Room, error) {
+	if strings.HasPrefix(idOrAlias, "#") {
+		alias, err := id.ParseAlias(idOrAlias)
+		if err != nil {
+			return "", errcode.InvalidParam("%v", err)
+		}
+		name, _, err := a.Directory.Resolve(ctx, alias)
+		return name, err
+	}
+	name, err := id.ParseRoom(idOrAlias)
+	if err != nil {
+		return "", errcode.InvalidParam("%v", err)
+	}
+	return name, nil
+}
+
+type joinRoomRequest struct {
+	Room     string         `path:"roomIdOrAlias"`
+	Via      []string       `query:"via"`
+	Servers  []string       `query:"server_name"` // the old name of via
+	Reason   string         `json:"reason"`
+	ThirdBit jsontext.Value `json:"third_party_signed"`
+}
+
+type roomIDResponse struct {
+	Room id.Room `json:"room_id"`
+}
+
+func (a *API) joinRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (roomIDResponse, error) {
+	name, err := a.roomOf(ctx, r.Room)
+	if err != nil {
+		return roomIDResponse{}, err
+	}
+	return roomIDResponse{name}, a.Rooms.Join(ctx, room.Change{Room: name, Sender: c.User, Guest: c.Guest, Reason: r.Reason})
+}
+
+type changeRequest struct {
+	Room   id.Room `path:"roomId"`
+	Target id.User `json:"user_id"`
+	Reason string  `json:"reason"`
+	Medium string  `json:"medium"` // of an invite to somebody who has no user id yet
+}
+
+func (r changeRequest) change(c httpx.Caller) room.Change {
+	return room.Change{Room: r.Room, Sender: c.User, Guest: c.Guest, Target: r.Target, Reason: r.Reason}
+}
+
+func (a *API) joinRoomById(ctx context.Context, c httpx.Caller, r changeRequest) (roomIDResponse, error) {
+	return roomIDResponse{r.Room}, a.Rooms.Join(ctx, r.change(c))
+}
+
+func (a *API) knockRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (roomIDResponse, error) {
+	name, err := a.roomOf(ctx, r.Room)
+	if err != nil {
+		return roomIDResponse{}, err
+	}
+	return roomIDResponse{name}, a.Rooms.Knock(ctx, room.Change{Room: name, Sender: c.User, Reason: r.Reason})
+}
+
+func (a *API) leaveRoom(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
+	return none{}, a.Rooms.Leave(ctx, r.change(c))
+}
+
+func (a *API) forgetRoom(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
+	return none{}, a.Rooms.Forget(ctx, r.Room, c.User)
+}
+
+func (a *API) inviteUser(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
+	if r.Medium != "" {
+		// spec: client-server-api#third-party-invites: it takes an identity server.
+		return none{}, errcode.New(403, "M_THREEPID_DENIED", "this server cannot invite by e-mail or telephone number")
+	}
+	if r.Target == "" {
+		return none{}, errcode.MissingParam("user_id is missing")
+	}
+	for limit, key := range map[httpx.Limit]string{httpx.InvitesPerRoom: string(r.Room), httpx.InvitesPerUser: string(r.Target)} {
+		if err := a.take(c, limit, key); err != nil {
+			return none{}, err
+		}
+	}
+	return none{}, a.Rooms.Invite(ctx, r.change(c))
+}
+
+// take counts against a limit that goes by a key of the request's own.
+func (a *API) take(c httpx.Caller, limit httpx.Limit, key string) error {
+	if a.Limits == nil || c.Unlimited {
+		return nil
+	}
+	return a.Limits.Take(limit, key)
+}
+
+// byTarget answers the endpoints that change another's membership.
+func byTarget(ctx context.Context, c httpx.Caller, r changeRequest, do func(context.Context, room.Change) error) (none, error) {
+	if r.Target == "" {
+		return none{}, errcode.MissingParam("user_id is missing")
+	}
+	return none{}, do(ctx, r.change(c))
+}
+
+func (a *API) kick(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
+	return byTarget(ctx, c, r, a.Rooms.Kick)
+}
+
+func (a *API) ban(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
+	return byTarget(ctx, c, r, a.Rooms.Ban)
+}
+
+func (a *API) unban(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
+	return byTarget(ctx, c, r, a.Rooms.Unban)
+}
+
+type getJoinedRoomsResponse struct {
+	Rooms []id.Room `json:"joined_rooms"`
+}
+
+func (a *API) getJoinedRooms(ctx context.Context, c httpx.Caller, _ none) (getJoinedRoomsResponse, error) {
+	rooms, err := a.Rooms.Joined(ctx, c.User)
+	return getJoinedRoomsResponse{rooms}, err
+}
