@@ -154,15 +154,17 @@ func isText[T bytestring](raw T, s string) bool {
 	if len(raw) < 2 || raw[0] != '"' {
 		return false
 	}
-	if inner := raw[1 : len(raw)-1]; len(inner) < len(s) {
-		return false
-	} else if string(inner) == s {
-		return true
-	} else if len(inner) == len(s) {
-		return false
+	inner := raw[1 : len(raw)-1]
+	for i := range len(inner) {
+		if inner[i] == '\\' {
+			got, ok := text(raw)
+			return ok && got == s
+		}
+		if i >= len(s) || inner[i] != s[i] {
+			return false
+		}
 	}
-	got, ok := text(raw)
-	return ok && got == s
+	return len(inner) == len(s)
 }
 
 // text is the string that a raw JSON value is, if it is one.

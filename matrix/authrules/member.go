@@ -22,17 +22,16 @@ func membershipOf(content []byte) membership {
 	if !ok {
 		return membershipNone
 	}
-	s, _ := text(raw)
-	switch s {
-	case "join":
+	switch {
+	case isText(raw, "join"):
 		return membershipJoin
-	case "invite":
+	case isText(raw, "invite"):
 		return membershipInvite
-	case "leave":
+	case isText(raw, "leave"):
 		return membershipLeave
-	case "ban":
+	case isText(raw, "ban"):
 		return membershipBan
-	case "knock":
+	case isText(raw, "knock"):
 		return membershipKnock
 	}
 	return membershipUnknown
