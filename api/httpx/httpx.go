@@ -44,6 +44,7 @@ type Caller struct {
 	TokenID    int64
 	Guest      bool
 	Admin      bool
+	Suspended  bool   // may read, leave and log out; see UnlessSuspended
 	AppService string // id of the application service that acts as User
 	Unlimited  bool   // rate limits do not apply
 	Server     id.Server
@@ -75,9 +76,10 @@ type Route struct {
 	Limit  Limit
 	Name   string // of the handler; the spec's operationId
 
-	aliases []string
-	maxBody int64
-	invoke  func(rq *request) error
+	aliases   []string
+	maxBody   int64
+	forActive bool
+	invoke    func(rq *request) error
 }
 
 // MaxBody bounds request bodies unless a route says otherwise with WithMaxBody.
@@ -93,6 +95,8 @@ const MaxBody = 8 << 20
 //	body:"."          the whole body: any type, jsontext.Value for the raw object
 //	body:"stream"     the unread body as io.Reader; it is the handler's to bound
 //	json:"name"       one field of the body
+//
+// A response is sent with status 200, or with that of its method HTTPStatus() int.
 //
 // An interactively authenticated endpoint takes `Auth jsontext.Value
 // `json:"auth"“ and answers with an *errcode.Error of status 401 without a
@@ -111,7 +115,11 @@ func Handle[Req, Resp any](pattern string, auth Auth, limit Limit, fn func(conte
 		if err != nil {
 			return err
 		}
-		return writeJSON(rq.w, http.StatusOK, resp)
+		status := http.StatusOK
+		if s, ok := any(resp).(interface{ HTTPStatus() int }); ok {
+			status = s.HTTPStatus()
+		}
+		return writeJSON(rq.w, status, resp)
 	}
 	return rt
 }
@@ -141,6 +149,13 @@ func Raw(pattern string, auth Auth, limit Limit, fn func(w http.ResponseWriter, 
 // Also serves the route under more paths, such as an unstable prefix.
 func (rt Route) Also(paths ...string) Route {
 	rt.aliases = append(append([]string(nil), rt.aliases...), paths...)
+	return rt
+}
+
+// UnlessSuspended refuses suspended users.
+// spec: client-server-api#account-suspension
+func (rt Route) UnlessSuspended() Route {
+	rt.forActive = true
 	return rt
 }
 

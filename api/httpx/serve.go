@@ -72,6 +72,8 @@ func (rt *Route) authenticate(rr *Router, rq *request) (err error) {
 		return errcode.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not do this")
 	case rt.Auth == Admin && !rq.caller.Admin:
 		return errcode.Forbidden("you are not a server admin")
+	case rt.forActive && rq.caller.Suspended:
+		return errcode.New(http.StatusForbidden, "M_USER_SUSPENDED", "you cannot do this while your account is suspended")
 	case rt.Auth == Appservice && rq.caller.AppService == "":
 		return errcode.Forbidden("only application services may do this")
 	}
