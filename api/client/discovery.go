@@ -67,7 +67,7 @@ func (a *API) getWellknown(context.Context, httpx.Caller, none) (map[string]any,
 }
 
 // getWellknownServer points other homeservers at the HTTPS port of the base URL.
-// spec: server-server-api#well-known-uri
+// spec: server-server-api#server-discovery
 func (a *API) getWellknownServer(context.Context, httpx.Caller, none) (map[string]string, error) {
 	u, err := url.Parse(a.Options.BaseURL)
 	if !a.Options.ServeServerWellKnown || err != nil || u.Scheme != "https" {

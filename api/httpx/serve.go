@@ -84,7 +84,8 @@ func tokenOf(r *http.Request) string {
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token)
 	}
-	// spec: client-server-api#using-access-tokens (deprecated there, still sent by older clients)
+	// Deprecated, and still sent by older clients.
+	// spec: client-server-api#using-access-tokens
 	return r.URL.Query().Get("access_token")
 }
 
