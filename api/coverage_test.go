@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"hearth/api/client"
+	"hearth/api/federation"
 	"hearth/api/httpx"
 )
 
@@ -19,7 +20,8 @@ var update = flag.Bool("update", false, "rewrite docs/spec-coverage.md")
 
 // tables are all routes that the program mounts.
 func tables() (list []httpx.Route) {
-	return append(list, (&client.API{}).Routes()...)
+	list = append(list, (&client.API{}).Routes()...)
+	return append(list, (&federation.API{}).Routes()...)
 }
 
 // absent says why an operation is not served, by a part of its path.

@@ -35,11 +35,9 @@ type Options struct {
 	// BaseURL is where clients reach the server; it ends in a slash.
 	BaseURL string
 	// WellKnown holds further keys of /.well-known/matrix/client.
-	WellKnown map[string]jsontext.Value
-	// ServeServerWellKnown also tells other homeservers to use port 443 of BaseURL's host.
-	ServeServerWellKnown bool
-	Support              Support
-	DefaultRoomVersion   string
+	WellKnown          map[string]jsontext.Value
+	Support            Support
+	DefaultRoomVersion string
 	// PasswordChange says whether users may change their passwords here.
 	PasswordChange bool
 }

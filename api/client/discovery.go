@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"net"
-	"net/url"
 
 	"hearth/api/httpx"
 	"hearth/matrix/errcode"
@@ -64,20 +62,6 @@ func (a *API) getWellknown(context.Context, httpx.Caller, none) (map[string]any,
 	}
 	doc["m.homeserver"] = map[string]string{"base_url": a.Options.BaseURL}
 	return doc, nil
-}
-
-// getWellknownServer points other homeservers at the HTTPS port of the base URL.
-// spec: server-server-api#server-discovery
-func (a *API) getWellknownServer(context.Context, httpx.Caller, none) (map[string]string, error) {
-	u, err := url.Parse(a.Options.BaseURL)
-	if !a.Options.ServeServerWellKnown || err != nil || u.Scheme != "https" {
-		return nil, errcode.NotFound("this server is not delegated")
-	}
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
-	return map[string]string{"m.server": net.JoinHostPort(u.Hostname(), port)}, nil
 }
 
 // Support says whom users turn to.

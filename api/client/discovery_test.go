@@ -36,15 +36,11 @@ func TestVersionsNameOldAndNew(t *testing.T) {
 }
 
 func TestWellKnown(t *testing.T) {
-	a := &API{Options: Options{BaseURL: "https://matrix.example.org/", ServeServerWellKnown: true,
+	a := &API{Options: Options{BaseURL: "https://matrix.example.org/",
 		WellKnown: map[string]jsontext.Value{"org.example.thing": jsontext.Value(`{"a":1}`)}}}
 	var doc map[string]map[string]any
 	if code := get(t, a, "/.well-known/matrix/client", &doc); code != 200 || doc["m.homeserver"]["base_url"] != "https://matrix.example.org/" || doc["org.example.thing"]["a"] != 1.0 {
 		t.Errorf("%d %v", code, doc)
-	}
-	var server map[string]string
-	if code := get(t, a, "/.well-known/matrix/server", &server); code != 200 || server["m.server"] != "matrix.example.org:443" {
-		t.Errorf("%d %v", code, server)
 	}
 	var errBody map[string]string
 	if code := get(t, a, "/.well-known/matrix/support", &errBody); code != 404 || errBody["errcode"] != "M_NOT_FOUND" {

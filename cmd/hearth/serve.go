@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hearth/api/client"
+	"hearth/api/federation"
 	"hearth/api/httpx"
 	"hearth/config"
 	"hearth/matrix/id"
@@ -124,7 +125,11 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, 
 	clients := &client.API{Options: clientOptions(cfg), Limits: limits}
 	s.router = &httpx.Router{Limits: limits, Log: log}
 	s.router.Mount(clients.Routes()...)
-	_ = key
+	servers := &federation.API{ServerName: cfg.ServerName, Version: version, KeyID: key.ID, Key: key.Private}
+	if cfg.ServeServerWellKnown {
+		servers.Delegate = cfg.PublicBaseURL
+	}
+	s.router.Mount(servers.Routes()...)
 	return s, nil
 }
 
@@ -211,13 +216,12 @@ func rates(cfg *config.Config) map[httpx.Limit]httpx.Rate {
 
 func clientOptions(cfg *config.Config) client.Options {
 	o := client.Options{
-		ServerName:           cfg.ServerName,
-		BaseURL:              cfg.PublicBaseURL,
-		ServeServerWellKnown: cfg.ServeServerWellKnown,
-		DefaultRoomVersion:   cfg.DefaultRoomVersion,
-		PasswordChange:       cfg.Password.Enabled == "true" && cfg.Password.Local,
-		WellKnown:            map[string]jsontext.Value{},
-		Support:              client.Support{Page: cfg.Hearth.SupportPage},
+		ServerName:         cfg.ServerName,
+		BaseURL:            cfg.PublicBaseURL,
+		DefaultRoomVersion: cfg.DefaultRoomVersion,
+		PasswordChange:     cfg.Password.Enabled == "true" && cfg.Password.Local,
+		WellKnown:          map[string]jsontext.Value{},
+		Support:            client.Support{Page: cfg.Hearth.SupportPage},
 	}
 	for k, v := range cfg.ExtraClientWellKnown {
 		b, err := json.Marshal(v, json.Deterministic(true))

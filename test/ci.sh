@@ -1,0 +1,50 @@
+#!/bin/bash
+# Everything: tests on both databases with skips forbidden, the races, short
+# fuzzing, the outside tests, Complement. Installs from Debian what is missing.
+# What needs outside source that is not there (Complement, the specification)
+# says so and is left out.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+need() { # COMMAND PACKAGE...: install the packages when the command is missing
+	command -v "$1" >/dev/null && return 0
+	shift
+	[ "$(id -u)" = 0 ] || { echo "missing, and installing takes root: $*"; exit 1; }
+	[ -n "${apt_updated:-}" ] || { apt-get update -qq; apt_updated=1; }
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+say "format and generated files"
+unformatted=$(gofmt -l $(git ls-files '*.go'))
+[ -z "$unformatted" ] || { echo "not gofmt-ed: $unformatted"; exit 1; }
+make generate
+git diff --exit-code -- docs
+
+say "tests on SQLite and PostgreSQL, no skips"
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql
+HEARTH_TEST_POSTGRES=$(test/postgres.sh start)
+export HEARTH_TEST_POSTGRES HEARTH_CI=1
+trap 'test/postgres.sh stop' EXIT
+[ -n "${HEARTH_SPEC_DIR:-}" ] || echo "HEARTH_SPEC_DIR is not set: links to the specification are not checked"
+go test -count=1 ./...
+
+say "races"
+make race
+
+say "fuzzing, briefly"
+make fuzz FUZZTIME=2s
+
+for suite in test/*/ci; do
+	[ -x "$suite" ] || continue
+	say "$suite"
+	"$suite"
+done
+
+say "Complement"
+if test/complement/run --have-source; then
+	make complement
+else
+	echo "Complement's source is not here (COMPLEMENT_SRC or ~/.cache/hearth/complement-src.tar.gz): left out"
+fi
