@@ -82,7 +82,7 @@ func (a *API) forgetRoom(ctx context.Context, c httpx.Caller, r changeRequest) (
 
 func (a *API) inviteUser(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
 	if r.Medium != "" {
-		// spec: client-server-api#third-party-invites: it takes an identity server.
+		// spec: client-server-api#third-party-invites it takes an identity server.
 		return none{}, errcode.New(403, "M_THREEPID_DENIED", "this server cannot invite by e-mail or telephone number")
 	}
 	if r.Target == "" {

@@ -27,7 +27,7 @@ func (a *API) discovery() []httpx.Route {
 	}
 }
 
-// spec: client-server-api#creation-1
+// spec: client-server-api#creation
 func (a *API) roomCreation() []httpx.Route {
 	return []httpx.Route{
 		httpx.Handle("POST /_matrix/client/v3/createRoom", httpx.User, httpx.RoomCreation, a.createRoom),

@@ -20,7 +20,9 @@ import (
 	"hearth/api/federation"
 	"hearth/api/httpx"
 	"hearth/config"
+	"hearth/directory"
 	"hearth/matrix/id"
+	"hearth/room"
 	"hearth/store"
 	"hearth/stream"
 )
@@ -121,8 +123,14 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, 
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
+	rooms := room.New(s.store, room.Options{Server: cfg.ServerName, KeyID: key.ID, Key: key.Private, DefaultVersion: cfg.DefaultRoomVersion})
 	limits := httpx.NewLimiter(rates(cfg))
-	clients := &client.API{Options: clientOptions(cfg), Limits: limits}
+	clients := &client.API{
+		Options:   clientOptions(cfg),
+		Limits:    limits,
+		Rooms:     rooms,
+		Directory: directory.New(s.store, rooms),
+	}
 	s.router = &httpx.Router{Limits: limits, Log: log}
 	s.router.Mount(clients.Routes()...)
 	servers := &federation.API{ServerName: cfg.ServerName, Version: version, KeyID: key.ID, Key: key.Private}
