@@ -27,6 +27,11 @@ const (
 
 func newEngine(t testing.TB, s *store.Store) *room.Engine {
 	t.Helper()
+	t.Cleanup(func() { storetest.Check(t, s) })
+	return plainEngine(s)
+}
+
+func plainEngine(s *store.Store) *room.Engine {
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	return room.New(s, room.Options{
 		Server: storetest.Server, KeyID: "ed25519:1", Key: key,

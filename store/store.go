@@ -118,11 +118,19 @@ func sqliteDSN(o Options) string {
 	return "file:" + (&url.URL{Path: o.SQLite}).EscapedPath() + "?" + q.Encode()
 }
 
-// Close waits for the writes that are under way and closes the database.
-func (s *Store) Close() error {
-	s.closeOnce.Do(func() { close(s.closing) })
-	s.done.Wait()
-	return s.db.Close()
+// Close waits for the reads and writes that are under way and closes the
+// database. Reads that come later wait for their contexts to end.
+func (s *Store) Close() (err error) {
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		s.done.Wait()
+		for range cap(s.readers) {
+			(<-s.readers).close()
+		}
+		s.writer.close()
+		err = s.db.Close()
+	})
+	return err
 }
 
 // Position is that of the last commit when the store was opened; hubs start there.

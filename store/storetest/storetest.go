@@ -81,3 +81,17 @@ func open(t testing.TB, o store.Options) *store.Store {
 	})
 	return s
 }
+
+// Check fails the test for every fault in the database. Tests whose data come
+// from the services call it at their end; those of the store itself make rooms
+// by hand that are not whole.
+func Check(t testing.TB, s *store.Store) {
+	t.Helper()
+	faults, err := s.Check(context.Background())
+	if err != nil {
+		t.Error(err)
+	}
+	for _, f := range faults {
+		t.Error(f)
+	}
+}
