@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"strings"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
@@ -106,11 +107,12 @@ func lookUp(list []*event.PDU, key string) *event.PDU {
 	return nil
 }
 
-func (s *State) membership(user string) membership {
+// membership is a user's; it is empty if they never were in the room.
+func (s *State) membership(user string) string {
 	if ev := lookUp(s.Members, user); ev != nil {
-		return membershipOf(ev.Content)
+		return ev.Membership()
 	}
-	return membershipNone
+	return ""
 }
 
 func (s *State) levels(v *roomversion.Version) (*PowerLevels, error) {
@@ -144,7 +146,7 @@ func Check(ev *event.PDU, state State) error {
 	if ev.Type == event.TypeMember {
 		return checkMember(ev, &state)
 	}
-	if m := state.membership(string(ev.Sender)); m != membershipJoin {
+	if state.membership(string(ev.Sender)) != event.MembershipJoin {
 		return deny(rule(v, ruleJoined), "%s is not joined to the room", ev.Sender)
 	}
 	levels, err := state.levels(v)
@@ -186,19 +188,19 @@ func checkCreate(ev *event.PDU) error {
 		return deny(rule(v, ruleCreate, 1), "a create event has no previous events")
 	}
 	if v.RoomIDIsCreateEventID {
-		if _, ok := find(ev.JSON, "room_id"); ok {
+		if canonical.Get(ev.JSON, "room_id") != nil {
 			return deny(rule(v, ruleCreate, 2), "a create event of this room version has no room_id")
 		}
 	} else if ev.Room.Server() != ev.Sender.Server() {
 		return deny(rule(v, ruleCreate, 2), "the room id is of another server than %s", ev.Sender)
 	}
-	if raw, ok := find(ev.Content, "room_version"); ok {
-		name, isString := text(raw)
+	if raw := ev.ContentValue("room_version"); raw != nil {
+		name, isString := canonical.String(raw)
 		if _, known := roomversion.Get(name); !isString || !known {
 			return deny(rule(v, ruleCreate, 3), "room version %s is not known", raw)
 		}
 	}
-	if _, ok := find(ev.Content, "creator"); v.CreatorInContent && !ok {
+	if v.CreatorInContent && ev.ContentValue("creator") == nil {
 		return deny(rule(v, ruleCreate, 4), "the content has no creator")
 	}
 	if v.PrivilegedCreators {
@@ -230,8 +232,7 @@ func refusesServer(create *event.PDU, server id.Server) bool {
 	if create.Sender.Server() == server {
 		return false
 	}
-	raw, ok := find(create.Content, "m.federate")
-	return ok && string(raw) == "false"
+	return string(create.ContentValue("m.federate")) == "false"
 }
 
 // spec: rooms/v1#authorization-rules 4

@@ -3,6 +3,7 @@ package authrules
 import (
 	"slices"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 )
@@ -29,35 +30,26 @@ func founder(create *event.PDU) id.User {
 	if !create.Version.CreatorInContent {
 		return create.Sender
 	}
-	raw, ok := find(create.Content, "creator")
-	if !ok {
-		return ""
-	}
-	s, _ := text(raw)
-	return id.User(s)
+	return id.User(create.ContentString("creator"))
 }
 
 // additionalCreators reads the key of that name; ok is false if it is there but
 // is not a list of user ids.
 func additionalCreators(create *event.PDU) (users []id.User, ok bool) {
-	raw, ok := find(create.Content, "additional_creators")
-	if !ok {
+	raw := create.ContentValue("additional_creators")
+	if raw == nil {
 		return nil, true
 	}
-	w, ok := elements(raw)
-	if !ok {
+	if raw.Kind() != '[' {
 		return nil, false
 	}
-	for {
-		value, ok := w.element()
-		if !ok {
-			return users, true
-		}
-		s, isString := text(value)
+	for c := canonical.Walk(raw); c.Next(); {
+		s, isString := canonical.String(c.Value)
 		user, err := id.ParseUser(s)
 		if !isString || err != nil {
 			return nil, false
 		}
 		users = append(users, user)
 	}
+	return users, true
 }

@@ -6,8 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-json-experiment/json/jsontext"
-
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
@@ -57,10 +56,16 @@ func (r *room) event(sender, typ, key, content string) *event.PDU {
 }
 
 func (r *room) message(sender, typ, content string) *event.PDU {
-	return &event.PDU{
-		ID: "$event:x", Room: r.id(), Version: r.version, Type: typ, Sender: id.User(user(sender)),
-		PrevEvents: []id.Event{"$before"}, Content: jsontext.Value(content), JSON: []byte(`{}`),
+	js, err := canonical.Append(nil, []byte(`{"content":`+content+`,"prev_events":[],"type":"`+typ+`"}`), canonical.Options{})
+	if err != nil {
+		panic(err)
 	}
+	ev, err := event.ParseTrusted(r.version, "$event:x", js)
+	if err != nil {
+		panic(err)
+	}
+	ev.Room, ev.Sender, ev.PrevEvents = r.id(), id.User(user(sender)), []id.Event{"$before"}
+	return ev
 }
 
 func (r *room) id() id.Room {

@@ -12,7 +12,7 @@ import (
 func checkPowerLevels(ev *event.PDU, old *PowerLevels) error {
 	v := ev.Version
 	next := &PowerLevels{Event: ev, creators: old.creators, privileged: old.privileged}
-	if err := next.parse(v, string(ev.Content)); err != nil {
+	if err := next.parse(v, ev.Content); err != nil {
 		return err
 	}
 	if old.Event == nil {

@@ -1,51 +1,10 @@
 package authrules
 
 import (
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 )
-
-type membership uint8
-
-const (
-	membershipNone membership = iota // never seen in the room
-	membershipJoin
-	membershipInvite
-	membershipLeave
-	membershipBan
-	membershipKnock
-	membershipUnknown
-)
-
-func membershipOf(content []byte) membership {
-	raw, ok := find(content, "membership")
-	if !ok {
-		return membershipNone
-	}
-	switch {
-	case isText(raw, "join"):
-		return membershipJoin
-	case isText(raw, "invite"):
-		return membershipInvite
-	case isText(raw, "leave"):
-		return membershipLeave
-	case isText(raw, "ban"):
-		return membershipBan
-	case isText(raw, "knock"):
-		return membershipKnock
-	}
-	return membershipUnknown
-}
-
-// Membership is what a member event says; it is empty for what is none.
-func Membership(ev *event.PDU) string {
-	if ev.Type != event.TypeMember {
-		return ""
-	}
-	raw, _ := find(ev.Content, "membership")
-	s, _ := text(raw)
-	return s
-}
 
 // JoinAuthorisedVia is the user by whose leave a member joins a restricted room,
 // in room versions that know such. The event must carry a valid signature of
@@ -55,20 +14,16 @@ func JoinAuthorisedVia(ev *event.PDU) (user id.User, ok bool) {
 	if !ev.Version.RestrictedJoins || ev.Type != event.TypeMember {
 		return "", false
 	}
-	raw, ok := find(ev.Content, "join_authorised_via_users_server")
-	if !ok {
-		return "", false
-	}
-	s, _ := text(raw)
-	return id.User(s), true
+	raw := ev.ContentValue("join_authorised_via_users_server")
+	s, _ := canonical.String(raw)
+	return id.User(s), raw != nil
 }
 
 // checkMember is the rule for m.room.member.
 // spec: rooms/v12#authorization-rules 5
 func checkMember(ev *event.PDU, state *State) error {
 	v := ev.Version
-	m := membershipOf(ev.Content)
-	if ev.StateKey == nil || m == membershipNone {
+	if ev.StateKey == nil || ev.ContentValue("membership") == nil {
 		return deny(memberRule(v, memberShape), "a member event needs a state key and a membership")
 	}
 	if via, ok := JoinAuthorisedVia(ev); ok {
@@ -77,16 +32,16 @@ func checkMember(ev *event.PDU, state *State) error {
 			return deny(memberRule(v, memberAuthorised, 1), "join_authorised_via_users_server is not a user id")
 		}
 	}
-	switch m {
-	case membershipJoin:
+	switch ev.Membership() {
+	case event.MembershipJoin:
 		return checkJoin(ev, state)
-	case membershipInvite:
+	case event.MembershipInvite:
 		return checkInvite(ev, state)
-	case membershipLeave:
+	case event.MembershipLeave:
 		return checkLeave(ev, state)
-	case membershipBan:
+	case event.MembershipBan:
 		return checkBan(ev, state)
-	case membershipKnock:
+	case event.MembershipKnock:
 		if v.Knock {
 			return checkKnock(ev, state)
 		}
@@ -104,10 +59,10 @@ func checkJoin(ev *event.PDU, state *State) error {
 		return deny(joinRule(v, 2), "%s cannot join for somebody else", ev.Sender)
 	}
 	current := state.membership(*ev.StateKey)
-	if current == membershipBan {
+	if current == event.MembershipBan {
 		return deny(joinRule(v, 3), "%s is banned", ev.Sender)
 	}
-	invited := current == membershipInvite || current == membershipJoin
+	invited := current == event.MembershipInvite || current == event.MembershipJoin
 	switch r := joinRuleOf(state.JoinRules); {
 	case r == "invite", r == "knock" && v.Knock:
 		if invited {
@@ -134,7 +89,7 @@ func checkAuthorised(ev *event.PDU, state *State) error {
 	if !ok {
 		return deny(joinRule(v, 5, 2), "%s is neither invited nor let in by a member", ev.Sender)
 	}
-	if state.membership(string(via)) != membershipJoin {
+	if state.membership(string(via)) != event.MembershipJoin {
 		return deny(joinRule(v, 5, 2), "%s, who authorises the join, is not joined", via)
 	}
 	levels, err := state.levels(v)
@@ -150,13 +105,13 @@ func checkAuthorised(ev *event.PDU, state *State) error {
 // spec: rooms/v12#authorization-rules 5.4
 func checkInvite(ev *event.PDU, state *State) error {
 	v := ev.Version
-	if invite, ok := find(ev.Content, "third_party_invite"); ok {
+	if invite := ev.ContentValue("third_party_invite"); invite != nil {
 		return checkThirdPartyInvite(ev, invite, state)
 	}
-	if state.membership(string(ev.Sender)) != membershipJoin {
+	if state.membership(string(ev.Sender)) != event.MembershipJoin {
 		return deny(memberRule(v, memberInvite, 2), "%s is not joined", ev.Sender)
 	}
-	if m := state.membership(*ev.StateKey); m == membershipJoin || m == membershipBan {
+	if m := state.membership(*ev.StateKey); m == event.MembershipJoin || m == event.MembershipBan {
 		return deny(memberRule(v, memberInvite, 3), "%s is joined or banned", *ev.StateKey)
 	}
 	levels, err := state.levels(v)
@@ -174,12 +129,12 @@ func checkLeave(ev *event.PDU, state *State) error {
 	v := ev.Version
 	current := state.membership(string(ev.Sender))
 	if string(ev.Sender) == *ev.StateKey {
-		if current == membershipInvite || current == membershipJoin || current == membershipKnock && v.Knock {
+		if current == event.MembershipInvite || current == event.MembershipJoin || current == event.MembershipKnock && v.Knock {
 			return nil
 		}
 		return deny(memberRule(v, memberLeave, 1), "%s is not in the room", ev.Sender)
 	}
-	if current != membershipJoin {
+	if current != event.MembershipJoin {
 		return deny(memberRule(v, memberLeave, 2), "%s is not joined", ev.Sender)
 	}
 	levels, err := state.levels(v)
@@ -187,7 +142,7 @@ func checkLeave(ev *event.PDU, state *State) error {
 		return err
 	}
 	sender, target := levels.UserLevel(ev.Sender), levels.UserLevel(id.User(*ev.StateKey))
-	if state.membership(*ev.StateKey) == membershipBan && sender < levels.Ban() {
+	if state.membership(*ev.StateKey) == event.MembershipBan && sender < levels.Ban() {
 		return deny(memberRule(v, memberLeave, 3), "%s has level %d, lifting a ban needs %d", ev.Sender, sender, levels.Ban())
 	}
 	if sender < levels.Kick() || target >= sender {
@@ -199,7 +154,7 @@ func checkLeave(ev *event.PDU, state *State) error {
 // spec: rooms/v12#authorization-rules 5.6
 func checkBan(ev *event.PDU, state *State) error {
 	v := ev.Version
-	if state.membership(string(ev.Sender)) != membershipJoin {
+	if state.membership(string(ev.Sender)) != event.MembershipJoin {
 		return deny(memberRule(v, memberBan, 1), "%s is not joined", ev.Sender)
 	}
 	levels, err := state.levels(v)
@@ -223,7 +178,7 @@ func checkKnock(ev *event.PDU, state *State) error {
 		return deny(memberRule(v, memberKnock, 2), "%s cannot knock for somebody else", ev.Sender)
 	}
 	switch state.membership(*ev.StateKey) {
-	case membershipBan, membershipInvite, membershipJoin:
+	case event.MembershipBan, event.MembershipInvite, event.MembershipJoin:
 		return deny(memberRule(v, memberKnock, 4), "%s is banned, invited or joined", ev.Sender)
 	}
 	return nil
@@ -235,10 +190,10 @@ func joinRuleOf(ev *event.PDU) string {
 	if ev == nil {
 		return "invite"
 	}
-	raw, ok := find(ev.Content, "join_rule")
-	if !ok {
+	raw := ev.ContentValue("join_rule")
+	if raw == nil {
 		return "invite"
 	}
-	s, _ := text(raw)
+	s, _ := canonical.String(raw)
 	return s
 }

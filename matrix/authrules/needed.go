@@ -5,6 +5,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
@@ -16,12 +17,14 @@ type Draft struct {
 	Type     string
 	StateKey *string
 	Sender   id.User
-	Content  jsontext.Value
+	Content  jsontext.Value // in any form
+
+	isCanonical bool
 }
 
 // DraftOf is the draft that an event was built from.
 func DraftOf(ev *event.PDU) Draft {
-	return Draft{Type: ev.Type, StateKey: ev.StateKey, Sender: ev.Sender, Content: ev.Content}
+	return Draft{Type: ev.Type, StateKey: ev.StateKey, Sender: ev.Sender, Content: ev.Content, isCanonical: true}
 }
 
 // Needed lists the entries of the room's state that are to be an event's
@@ -52,43 +55,40 @@ func neededByMember(list []event.StateTuple, v *roomversion.Version, d Draft) []
 		}
 	}
 	add(event.StateTuple{Type: event.TypeMember, Key: *d.StateKey})
-	m := membershipOf(d.Content)
+	content := d.canonicalContent()
+	m, _ := canonical.GetString(content, "membership")
 	switch m {
-	case membershipJoin, membershipInvite, membershipKnock:
+	case event.MembershipJoin, event.MembershipInvite, event.MembershipKnock:
 		add(event.StateTuple{Type: event.TypeJoinRules})
 	}
 	switch m {
-	case membershipInvite:
-		if token, ok := inviteToken(d.Content); ok {
+	case event.MembershipInvite:
+		signed := canonical.Get(canonical.Get(content, "third_party_invite"), "signed")
+		if token, ok := canonical.GetString(signed, "token"); ok {
 			add(event.StateTuple{Type: event.TypeThirdPartyInvite, Key: token})
 		}
-	case membershipJoin:
+	case event.MembershipJoin:
 		if !v.RestrictedJoins {
 			break
 		}
-		if raw, ok := find(d.Content, "join_authorised_via_users_server"); ok {
-			if via, ok := text(raw); ok {
-				add(event.StateTuple{Type: event.TypeMember, Key: via})
-			}
+		if via, ok := canonical.GetString(content, "join_authorised_via_users_server"); ok {
+			add(event.StateTuple{Type: event.TypeMember, Key: via})
 		}
 	}
 	return list
 }
 
-func inviteToken(content []byte) (string, bool) {
-	invite, ok := find(content, "third_party_invite")
-	if !ok {
-		return "", false
+// canonicalContent is the content as it will be in the event. Content that no event
+// can be built from needs nothing.
+func (d *Draft) canonicalContent() []byte {
+	if d.isCanonical {
+		return d.Content
 	}
-	signed, ok := find(invite, "signed")
-	if !ok {
-		return "", false
+	content, err := canonical.Append(nil, d.Content, canonical.Options{})
+	if err != nil {
+		return nil
 	}
-	raw, ok := find(signed, "token")
-	if !ok {
-		return "", false
-	}
-	return text(raw)
+	return content
 }
 
 // AuthEvent is one event of the auth_events list of another.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
@@ -73,7 +74,7 @@ func ParsePowerLevels(v *roomversion.Version, create, ev *event.PDU) (*PowerLeve
 	if ev == nil {
 		return p, nil
 	}
-	if err := p.parse(v, string(ev.Content)); err != nil {
+	if err := p.parse(v, ev.Content); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -143,10 +144,10 @@ func levelOf(list []level, name string) (int64, bool) {
 
 // parse reads the content and applies those rules that look at nothing else.
 // spec: rooms/v12#authorization-rules 10.1 10.2 10.3 10.4
-func (p *PowerLevels) parse(v *roomversion.Version, content string) error {
+func (p *PowerLevels) parse(v *roomversion.Version, content []byte) error {
 	for i, name := range levelNames {
-		raw, ok := find(content, name)
-		if !ok {
+		raw := canonical.Get(content, name)
+		if raw == nil {
 			continue
 		}
 		value, fault := parseLevel(v, raw)
@@ -165,25 +166,20 @@ func (p *PowerLevels) parse(v *roomversion.Version, content string) error {
 	return p.parseUsers(v, content)
 }
 
-func (p *PowerLevels) parseUsers(v *roomversion.Version, content string) error {
-	raw, ok := find(content, "users")
-	if !ok {
+func (p *PowerLevels) parseUsers(v *roomversion.Version, content []byte) error {
+	raw := canonical.Get(content, "users")
+	if raw == nil {
 		return nil
 	}
-	w, ok := members(raw)
-	if !ok {
+	if raw[0] != '{' {
 		return deny(powerRule(v, powerUsers), "users is not an object")
 	}
-	for {
-		key, raw, ok := w.next()
-		if !ok {
-			break
-		}
-		name, _ := text(key)
+	for c := canonical.Walk(raw); c.Next(); {
+		name := c.KeyString()
 		if _, err := id.ParseUser(name); err != nil {
 			return deny(powerRule(v, powerUsers), "users has %q, which is not a user id", name)
 		}
-		value, fault := parseLevel(v, raw)
+		value, fault := parseLevel(v, c.Value)
 		if fault != levelFine {
 			return deny(powerRule(v, powerUsers), "the level of %s is not an integer", name)
 		}
@@ -202,35 +198,30 @@ func (p *PowerLevels) parseUsers(v *roomversion.Version, content string) error {
 
 // parseLevels reads one of the maps other than users. If it is not checked, what
 // is wrong in it is passed over.
-func parseLevels(v *roomversion.Version, content, name string, checked bool) ([]level, error) {
-	raw, ok := find(content, name)
-	if !ok {
+func parseLevels(v *roomversion.Version, content []byte, name string, checked bool) ([]level, error) {
+	raw := canonical.Get(content, name)
+	if raw == nil {
 		return nil, nil
 	}
-	w, ok := members(raw)
-	if !ok {
+	if raw[0] != '{' {
 		if checked && v.IntegerPowerLevels {
 			return nil, deny(powerRule(v, powerMapIntegers), "%s is not an object", name)
 		}
 		return nil, nil
 	}
 	var list []level
-	for {
-		key, raw, ok := w.next()
-		if !ok {
-			return sorted(list), nil
-		}
-		value, fault := parseLevel(v, raw)
-		entry, _ := text(key)
+	for c := canonical.Walk(raw); c.Next(); {
+		value, fault := parseLevel(v, c.Value)
 		if checked {
 			if err := refuse(v, fault, powerMapIntegers, name); err != nil {
 				return nil, err
 			}
 		}
 		if fault == levelFine {
-			list = append(list, level{entry, value})
+			list = append(list, level{c.KeyString(), value})
 		}
 	}
+	return sorted(list), nil
 }
 
 // refuse decides about a level that cannot be read. The rules of room versions
@@ -249,7 +240,7 @@ func refuse(v *roomversion.Version, fault levelFault, c clause, name string) err
 	return nil
 }
 
-// sorted puts a map in order. In canonical JSON it is already.
+// sorted puts a map in order. Canonical JSON has it in nearly the same one.
 func sorted(list []level) []level {
 	byName := func(a, b level) int { return strings.Compare(a.name, b.name) }
 	if !slices.IsSortedFunc(list, byName) {
@@ -269,13 +260,9 @@ const (
 // parseLevel reads one level, in the forms that the room version knows. Levels
 // that do not fit 64 bits become the nearest that does.
 // spec: rooms/v1#mroompower_levels-events-accept-values-as-strings
-func parseLevel(v *roomversion.Version, raw string) (int64, levelFault) {
-	if raw == "" {
-		return 0, levelMistyped
-	}
-	if raw[0] == '"' {
-		s, ok := text(raw)
-		if !ok || v.IntegerPowerLevels {
+func parseLevel(v *roomversion.Version, raw []byte) (int64, levelFault) {
+	if s, ok := canonical.String(raw); ok {
+		if v.IntegerPowerLevels {
 			return 0, levelMistyped
 		}
 		return parseText(s)
@@ -283,13 +270,13 @@ func parseLevel(v *roomversion.Version, raw string) (int64, levelFault) {
 	if raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
 		return 0, levelMistyped
 	}
-	if n, err := strconv.ParseInt(raw, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
 		return n, levelFine
 	}
 	if v.StrictCanonicalJSON {
 		return 0, levelMistyped
 	}
-	return parseFloat(raw)
+	return parseFloat(string(raw))
 }
 
 // parseText reads a level written as a string: spaces, a sign, digits.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"strings"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 )
 
@@ -13,22 +14,21 @@ import (
 // spec: rooms/v12#authorization-rules 5.4.1
 func checkThirdPartyInvite(ev *event.PDU, invite []byte, state *State) error {
 	v := ev.Version
-	if state.membership(*ev.StateKey) == membershipBan {
+	if state.membership(*ev.StateKey) == event.MembershipBan {
 		return deny(memberRule(v, memberInvite, 1, 1), "%s is banned", *ev.StateKey)
 	}
-	signed, ok := find(invite, "signed")
-	if !ok {
+	signed := canonical.Get(invite, "signed")
+	if signed == nil {
 		return deny(memberRule(v, memberInvite, 1, 2), "third_party_invite has no signed property")
 	}
-	rawMXID, hasMXID := find(signed, "mxid")
-	rawToken, hasToken := find(signed, "token")
-	if !hasMXID || !hasToken {
+	rawMXID, rawToken := canonical.Get(signed, "mxid"), canonical.Get(signed, "token")
+	if rawMXID == nil || rawToken == nil {
 		return deny(memberRule(v, memberInvite, 1, 3), "signed lacks mxid or token")
 	}
-	if !isText(rawMXID, *ev.StateKey) {
+	if mxid, ok := canonical.String(rawMXID); !ok || mxid != *ev.StateKey {
 		return deny(memberRule(v, memberInvite, 1, 4), "mxid is not %s", *ev.StateKey)
 	}
-	token, isString := text(rawToken)
+	token, isString := canonical.String(rawToken)
 	offer := lookUp(state.ThirdPartyInvites, token)
 	if !isString || offer == nil {
 		return deny(memberRule(v, memberInvite, 1, 5), "there is no third party invite with this token")
@@ -46,26 +46,17 @@ func checkThirdPartyInvite(ev *event.PDU, invite []byte, state *State) error {
 // spec: client-server-api#mroomthird_party_invite
 func inviteKeys(content []byte) []ed25519.PublicKey {
 	var keys []ed25519.PublicKey
-	add := func(raw []byte) {
-		s, _ := text(raw)
+	add := func(object []byte) {
+		s, _ := canonical.GetString(object, "public_key")
 		if key, ok := decodeBase64(s); ok && len(key) == ed25519.PublicKeySize {
 			keys = append(keys, key)
 		}
 	}
-	if raw, ok := find(content, "public_key"); ok {
-		add(raw)
+	add(content)
+	for c := canonical.Walk(canonical.Get(content, "public_keys")); c.Next(); {
+		add(c.Value)
 	}
-	raw, _ := find(content, "public_keys")
-	list, _ := elements(raw)
-	for {
-		entry, ok := list.element()
-		if !ok {
-			return keys
-		}
-		if raw, ok := find(entry, "public_key"); ok {
-			add(raw)
-		}
-	}
+	return keys
 }
 
 // maxVerifications bounds the work that one hostile invite can cause: each of
@@ -77,20 +68,9 @@ const maxVerifications = 1000
 func isSigned(signed []byte, keys []ed25519.PublicKey) bool {
 	message := withoutSignatures(signed)
 	left := maxVerifications
-	signatures, _ := find(signed, "signatures")
-	entities, _ := members(signatures)
-	for {
-		_, byKey, ok := entities.next()
-		if !ok {
-			return false
-		}
-		list, _ := members(byKey)
-		for {
-			_, raw, ok := list.next()
-			if !ok {
-				break
-			}
-			s, _ := text(raw)
+	for server := canonical.Walk(canonical.Get(signed, "signatures")); server.Next(); {
+		for entry := canonical.Walk(server.Value); entry.Next(); {
+			s, _ := canonical.String(entry.Value)
 			signature, ok := decodeBase64(s)
 			if !ok || len(signature) != ed25519.SignatureSize {
 				continue
@@ -105,28 +85,24 @@ func isSigned(signed []byte, keys []ed25519.PublicKey) bool {
 			}
 		}
 	}
+	return false
 }
 
 // withoutSignatures is what is signed of an object in canonical form.
 // spec: appendices#signing-json
 func withoutSignatures(object []byte) []byte {
 	out := []byte{'{'}
-	w, _ := members(object)
-	for {
-		key, value, ok := w.next()
-		if !ok {
-			return append(out, '}')
-		}
-		if isText(key, "signatures") || isText(key, "unsigned") {
+	for c := canonical.Walk(object); c.Next(); {
+		if c.KeyIs("signatures") || c.KeyIs("unsigned") {
 			continue
 		}
 		if len(out) > 1 {
 			out = append(out, ',')
 		}
-		out = append(out, key...)
-		out = append(out, ':')
-		out = append(out, value...)
+		out = append(append(append(out, '"'), c.Key...), `":`...)
+		out = append(out, c.Value...)
 	}
+	return append(out, '}')
 }
 
 // decodeBase64 reads both alphabets, padded or not: invites come from identity

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"hearth/matrix/authrules"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
@@ -179,8 +177,12 @@ func (s state) String() string {
 
 // stateEvent is an event before its room has it.
 func stateEvent(name, typ, key, sender, content string, ts int64) *event.PDU {
-	return &event.PDU{
-		ID: id.Event("$" + name), Type: typ, StateKey: &key, Sender: id.User(sender),
-		OriginServerTS: ts, Depth: ts, Content: jsontext.Value(content),
+	v, _ := roomversion.Get(roomversion.Default)
+	ev, err := event.ParseTrusted(v, id.Event("$"+name), []byte(`{"content":`+content+`,"type":"`+typ+`"}`))
+	if err != nil {
+		panic(err)
 	}
+	ev.StateKey, ev.Sender = &key, id.User(sender)
+	ev.OriginServerTS, ev.Depth = ts, ts
+	return ev
 }

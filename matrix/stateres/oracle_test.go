@@ -133,7 +133,7 @@ func (o oracle) isPower(i id.Event) bool {
 	case e.Is(event.TypePowerLevels, ""), e.Is(event.TypeJoinRules, ""):
 		return true
 	case e.Type == event.TypeMember && *e.StateKey != string(e.Sender):
-		m := authrules.Membership(e)
+		m := e.Membership()
 		return m == "leave" || m == "ban"
 	}
 	return false

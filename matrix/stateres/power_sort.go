@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 
-	"hearth/matrix/authrules"
 	"hearth/matrix/event"
 )
 
@@ -38,8 +37,8 @@ func (b *bodies) isPower(i Index) bool {
 		return true
 	case KindMember:
 		ev := b.body(i)
-		m := authrules.Membership(ev)
-		return (m == "leave" || m == "ban") && *ev.StateKey != string(ev.Sender)
+		m := ev.Membership()
+		return (m == event.MembershipLeave || m == event.MembershipBan) && *ev.StateKey != string(ev.Sender)
 	}
 	return false
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
-	"hearth/matrix/authrules"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 )
@@ -182,7 +181,7 @@ func (s *script) tell(st state) string {
 		if t.Key != "" {
 			line += " " + strings.TrimPrefix(t.Key, "@")
 		}
-		if m := authrules.Membership(ev); m != "" {
+		if m := ev.Membership(); m != "" {
 			line += " " + m
 		}
 		lines = append(lines, fmt.Sprintf("%-32s %s", line, i[1:]))
