@@ -31,7 +31,7 @@ func TestLevelNotation(t *testing.T) {
 		{raw: `"00050"`, v1: 50, v6: 50, v10: bad},
 		{raw: `" +2 "`, v1: 2, v6: 2, v10: bad},
 		{raw: `"\t-2\n"`, v1: -2, v6: -2, v10: bad},
-		{raw: `"\u00a07\u2003"`, v1: 7, v6: 7, v10: bad}, // all that is white space
+		{raw: "\"\u00a07\u2003\"", v1: 7, v6: 7, v10: bad}, // all that is white space
 		{raw: `"99999999999999999999"`, v1: math.MaxInt64, v6: math.MaxInt64, v10: bad},
 		// Python's int() takes this one, the specification's grammar does not.
 		{raw: `"1_0"`, v1: bad, v6: bad, v10: bad},
