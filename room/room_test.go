@@ -113,6 +113,24 @@ func TestCreateSendAndReadBackInEveryVersion(t *testing.T) {
 	})
 }
 
+func TestEventsInMemoryKnowTheirPositions(t *testing.T) {
+	s := storetest.Open(t, nil)
+	e := newEngine(t, s)
+	name, err := e.Create(t.Context(), room.Creation{Creator: alice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Send(t.Context(), name, message(alice, "")); err != nil {
+		t.Fatal(err)
+	}
+	fresh := timeline(t, s, newEngine(t, s), name)
+	for i, ev := range timeline(t, s, e, name) {
+		if ev.Position == 0 || ev.Position != fresh[i].Position || ev.Room != fresh[i].Room {
+			t.Errorf("event %d is at position %d of room %d in memory, %d of %d in the store", i, ev.Position, ev.Room, fresh[i].Position, fresh[i].Room)
+		}
+	}
+}
+
 func TestOneTransactionMakesOneEvent(t *testing.T) {
 	s := storetest.Open(t, nil)
 	e := newEngine(t, s)

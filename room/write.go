@@ -122,9 +122,12 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 	head := *w.head
 	head.Head = w.base.Head + 1
 	w.head = &head
-	pending := e.store.Enqueue(w.commit)
+	// Before the commit, which puts the events with their positions in their place.
 	for _, en := range w.entries {
 		e.events.Set(en.event.NID, en.event)
+	}
+	pending := e.store.Enqueue(w.commit)
+	for _, en := range w.entries {
 		if en.txn != nil {
 			r.inflight = append(r.inflight, inflight{*en.txn, en.event.ID, pending})
 		}
@@ -290,6 +293,9 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry) error {
 	if err := tx.Events.Insert(row); err != nil {
 		return fmt.Errorf("insert %s: %w", row.ID, err)
 	}
+	placed := &Event{row, en.event.PDU}
+	placed.JSON = nil // the PDU has it
+	tx.AfterCommit(func() { w.engine.events.Set(placed.NID, placed) })
 	if row.IsState {
 		if err := tx.State.Insert(row.Room, row.Key, row.StateBefore+1, row.NID); err != nil {
 			return fmt.Errorf("change state by %s: %w", row.ID, err)

@@ -10,7 +10,7 @@ import (
 	"hearth/stream"
 )
 
-// Push is users' push rules and pushers.
+// Push is users' push rules and pushers, and tallies of what they have not read.
 type Push struct{ tx *Tx }
 
 // Pusher is where a user wants to be notified.
@@ -50,6 +50,40 @@ const (
 		IN (SELECT value FROM json_each($2)) -- only: sqlite
 		IN (SELECT value FROM json_array_elements_text($2::json)) -- only: postgres`
 )
+
+const (
+	roomsByActivity = `SELECT m.room_nid, m.position, r.last_position FROM room_members m JOIN rooms r ON r.room_nid = m.room_nid
+		WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1 ORDER BY r.last_position DESC`
+	getTally = `SELECT tally FROM unread_tallies WHERE user_nid = $1 AND room_nid = $2`
+	setTally = `INSERT INTO unread_tallies (user_nid, room_nid, tally) VALUES ($1, $2, $3)
+		ON CONFLICT (user_nid, room_nid) DO UPDATE SET tally = excluded.tally`
+)
+
+// JoinedRoom is a room of a user, with the part of its timeline since they joined.
+type JoinedRoom struct {
+	Room         RoomNID
+	JoinPosition int64
+	LastPosition int64
+}
+
+// RoomsByActivity lists the rooms a local user is joined to, that of the newest event first.
+func (t Push) RoomsByActivity(u UserNID) ([]JoinedRoom, error) {
+	return list(t.tx, func(r scanner) (v JoinedRoom, err error) {
+		err = r.Scan(&v.Room, &v.JoinPosition, &v.LastPosition)
+		return
+	}, roomsByActivity, u)
+}
+
+// Tally reads what SetTally stored.
+func (t Push) Tally(u UserNID, room RoomNID) ([]byte, bool, error) {
+	return one(t.tx, value[[]byte], getTally, u, room)
+}
+
+// SetTally stores what a user has not read of a room.
+func (t Push) SetTally(u UserNID, room RoomNID, tally []byte) error {
+	_, err := t.tx.exec(setTally, u, room, tally)
+	return err
+}
 
 // StoredRules are a user's push rules, as JSON, and the position of their last change.
 type StoredRules struct {

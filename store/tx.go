@@ -28,7 +28,8 @@ type Tx struct {
 	AccountData  AccountData  // account data and filters
 	Aliases      Aliases      // local room aliases
 	Media        Media        // uploaded and fetched files
-	Push         Push         // push rules and pushers
+	Push         Push         // push rules, pushers, tallies of the unread
+	Followers    Followers    // how far background work has come
 	DeviceKeys   DeviceKeys   // identity, one-time and fallback keys
 	CrossSigning CrossSigning // cross-signing keys, signatures
 	DeviceLists  DeviceLists  // whose keys changed when
@@ -56,6 +57,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.Aliases.tx = tx
 	tx.Media.tx = tx
 	tx.Push.tx = tx
+	tx.Followers.tx = tx
 	tx.DeviceKeys.tx = tx
 	tx.CrossSigning.tx = tx
 	tx.DeviceLists.tx = tx
