@@ -28,10 +28,11 @@ const (
 	getOneTime    = `SELECT key FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 AND key_id = $4`
 	lastUpload    = `SELECT COALESCE(MAX(upload), 0) FROM one_time_keys WHERE user_nid = $1 AND device_id = $2`
 	insertOneTime = `INSERT INTO one_time_keys (user_nid, device_id, algorithm, key_id, upload, key) VALUES ($1, $2, $3, $4, $5, $6)`
-	countOneTime  = `SELECT algorithm, COUNT(*) FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 GROUP BY algorithm`
-	claimOneTime  = `DELETE FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 AND key_id =
-		(SELECT key_id FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 ORDER BY upload, key_id LIMIT 1)
+	countOneTime  = `SELECT algorithm, COUNT(*) FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND claimed = 0 GROUP BY algorithm`
+	claimOneTime  = `UPDATE one_time_keys SET claimed = 1 WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 AND key_id =
+		(SELECT key_id FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 AND claimed = 0 ORDER BY upload, key_id LIMIT 1)
 		RETURNING algorithm, key_id, key`
+	forgetClaimed = `DELETE FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND claimed = 1 AND upload < $3`
 	deleteOneTime = `DELETE FROM one_time_keys WHERE user_nid = $1 AND device_id = $2`
 
 	setFallback = `INSERT INTO fallback_keys (user_nid, device_id, algorithm, key_id, key) VALUES ($1, $2, $3, $4, $5)
@@ -61,18 +62,29 @@ func (t DeviceKeys) Set(user UserNID, device id.Device, keys []byte) error {
 	return err
 }
 
-// Delete removes all keys of a device, and says whether it had identity keys.
-func (t DeviceKeys) Delete(user UserNID, device id.Device) (bool, error) {
+// DeleteOneTime removes the one-time and fallback keys of a device.
+func (t DeviceKeys) DeleteOneTime(user UserNID, device id.Device) error {
 	for _, query := range []string{deleteOneTime, deleteFallback} {
 		if _, err := t.tx.exec(query, user, string(device)); err != nil {
-			return false, err
+			return err
 		}
+	}
+	return nil
+}
+
+// Delete removes all keys of a device, and says whether it had identity keys.
+func (t DeviceKeys) Delete(user UserNID, device id.Device) (bool, error) {
+	if err := t.DeleteOneTime(user, device); err != nil {
+		return false, err
 	}
 	n, err := t.tx.exec(deleteDeviceKeys, user, string(device))
 	return n > 0, err
 }
 
-// GetOneTime reads a one-time key that was not claimed yet.
+// rememberedUploads is for how many further uploads claimed keys are remembered.
+const rememberedUploads = 20
+
+// GetOneTime reads a one-time key, also one that was claimed not long ago.
 func (t DeviceKeys) GetOneTime(user UserNID, device id.Device, algorithm, keyID string) ([]byte, bool, error) {
 	return one(t.tx, value[[]byte], getOneTime, user, string(device), algorithm, keyID)
 }
@@ -88,7 +100,8 @@ func (t DeviceKeys) InsertOneTime(user UserNID, device id.Device, keys []OneTime
 			return err
 		}
 	}
-	return nil
+	_, err = t.tx.exec(forgetClaimed, user, string(device), last-rememberedUploads)
+	return err
 }
 
 // CountOneTime counts a device's unclaimed one-time keys by algorithm.

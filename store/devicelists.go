@@ -17,8 +17,6 @@ const (
 	devicesChanged = `SELECT user_nid, device_id, position FROM device_list_changes WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3`
 	observers      = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.is_local = 1 AND o.membership = 1 AND EXISTS (
 			SELECT 1 FROM room_members m WHERE m.room_nid = o.room_nid AND m.user_nid = $1 AND m.membership = 1) ORDER BY o.user_nid`
-	roomsWithNews = `SELECT m.room_nid FROM room_members m JOIN rooms r ON r.room_nid = m.room_nid
-		WHERE m.user_nid = $1 AND m.is_local = 1 AND (m.membership = 1 AND r.last_position > $2 OR m.position > $2) ORDER BY m.room_nid`
 	membersChanged = `SELECT DISTINCT skey FROM events WHERE room_nid = $1 AND position > $2 AND position IS NOT NULL
 		AND skey IS NOT NULL AND skey % 2 = 1 ORDER BY skey`
 	joinedMembers = `SELECT user_nid, position FROM room_members WHERE room_nid = $1 AND membership = 1 ORDER BY user_nid`
@@ -64,11 +62,6 @@ func (t DeviceLists) Devices(after, upTo int64, limit int) ([]DeviceListChange, 
 // Observers lists the local users who share a room with a user of any server.
 func (t DeviceLists) Observers(user UserNID) ([]UserNID, error) {
 	return list(t.tx, value[int64], observers, user)
-}
-
-// RoomsWithNews lists the rooms where a local user's membership, or anything if he is joined, changed after a position.
-func (t DeviceLists) RoomsWithNews(user UserNID, after int64) ([]RoomNID, error) {
-	return list(t.tx, value[int64], roomsWithNews, user, after)
 }
 
 // MembersChanged lists whose membership event in a room is newer than a position.

@@ -404,10 +404,6 @@ func TestDeviceListFacts(t *testing.T) {
 			check("observers of dora", got, err, alice, bob)
 			got, err = tx.DeviceLists.MembersChanged(room, 1)
 			check("members changed", got, err, bob, charlie, dora)
-			got, err = tx.DeviceLists.RoomsWithNews(charlie, 4)
-			check("rooms with news", got, err, room)
-			got, err = tx.DeviceLists.RoomsWithNews(alice, 2)
-			check("rooms with news", got, err, room)
 			for since, want := range map[int64]bool{1: false, 2: true} {
 				if ok, err := tx.DeviceLists.SharedSince(alice, bob, since); ok != want || err != nil {
 					t.Errorf("shared since %d: %v, %v", since, ok, err)

@@ -6,7 +6,8 @@ CREATE TABLE device_keys (
 	PRIMARY KEY (user_nid, device_id)
 ) WITHOUT ROWID;
 
--- Keys that are given out once each, in the order of their uploads.
+-- Keys that are given out once each, in the order of their uploads. Claimed
+-- ones stay for some uploads, lest a repeated upload brings them back.
 CREATE TABLE one_time_keys (
 	user_nid INTEGER NOT NULL,
 	device_id TEXT NOT NULL,
@@ -14,9 +15,10 @@ CREATE TABLE one_time_keys (
 	key_id TEXT NOT NULL,
 	upload INTEGER NOT NULL,  -- counts a device's uploads
 	key BLOB NOT NULL,
+	claimed SMALLINT NOT NULL DEFAULT 0,
 	PRIMARY KEY (user_nid, device_id, algorithm, key_id)
 ) WITHOUT ROWID;
-CREATE INDEX one_time_keys_order ON one_time_keys (user_nid, device_id, algorithm, upload);
+CREATE INDEX one_time_keys_order ON one_time_keys (user_nid, device_id, algorithm, upload) WHERE claimed = 0;
 
 -- What is given out when there is no one-time key left.
 CREATE TABLE fallback_keys (

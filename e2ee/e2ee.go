@@ -1,0 +1,157 @@
+// Package e2ee is the server's side of end-to-end encryption: keys of devices,
+// cross-signing, key backups, to-device messages, and who hears of changes of
+// whose keys. The server never sees a secret key or a plaintext.
+//
+// It must not know rooms but for who shares one with whom, nor authenticate
+// anybody. Start at Service; devicelists.go says what a sync shows.
+// spec: client-server-api#end-to-end-encryption
+package e2ee
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// Service keeps the keys of this server's users. Its methods may be called from
+// any goroutine.
+type Service struct {
+	store  *store.Store
+	server id.Server
+	remote Remote
+}
+
+// Remote reaches the users of other servers. A func that is nil reaches nobody.
+type Remote struct {
+	// QueryKeys asks the servers of users for their keys. Servers that did not
+	// answer are in Failures of the result.
+	QueryKeys func(ctx context.Context, asked map[id.User][]id.Device, timeoutMS int64) QueryResult
+	// ClaimKeys claims one-time keys of users of other servers.
+	ClaimKeys func(ctx context.Context, asked map[id.User]map[id.Device]string, timeoutMS int64) ClaimResult
+	// SendToDevice queues messages for the servers of users in the same transaction.
+	SendToDevice func(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error
+}
+
+// New makes a service for the users of server.
+func New(s *store.Store, server id.Server, remote Remote) *Service {
+	return &Service{store: s, server: server, remote: remote}
+}
+
+// Failure says why a server could not be asked.
+type Failure struct {
+	Message string `json:"message"`
+}
+
+// maxAsked bounds how many users or devices one request may ask for.
+const maxAsked = 10_000
+
+func tooMany() error { return errcode.TooLarge("the request asks for too many keys at once") }
+
+func invalidSignature(format string, a ...any) *errcode.Error {
+	return errcode.New(400, "M_INVALID_SIGNATURE", format, a...)
+}
+
+// maxName bounds what clients choose as names: of devices, keys, sessions.
+const maxName = 255
+
+// validName says whether a name that a client chose can be stored.
+func validName[T ~string](s T) bool {
+	return len(s) > 0 && len(s) <= maxName && strings.IndexByte(string(s), 0) < 0
+}
+
+// canonicalObject is raw in canonical form without its unsigned member.
+func canonicalObject(raw jsontext.Value, what string) ([]byte, error) {
+	b, err := canonical.Append(nil, raw, canonical.Options{Strict: true, Drop: []string{"unsigned"}})
+	if err != nil {
+		return nil, errcode.BadJSON("%s: %s", what, err)
+	}
+	if b[0] != '{' {
+		return nil, errcode.BadJSON("%s must be an object", what)
+	}
+	return b, nil
+}
+
+// absent says whether an optional member of a request is not there.
+func absent(v jsontext.Value) bool { return len(v) == 0 || v.Kind() == 'n' }
+
+func (s *Service) isLocal(u id.User) bool { return u.Server() == s.server }
+
+// splitLocal takes the users of other servers out of asked.
+func splitLocal[V any](s *Service, asked map[id.User]V) (local, remote map[id.User]V) {
+	local, remote = map[id.User]V{}, map[id.User]V{}
+	for u, v := range asked {
+		if s.isLocal(u) {
+			local[u] = v
+		} else {
+			remote[u] = v
+		}
+	}
+	return local, remote
+}
+
+// unreachable lists the servers of users as failures.
+func unreachable[V any](asked map[id.User]V) map[id.Server]Failure {
+	failures := map[id.Server]Failure{}
+	for u := range asked {
+		failures[u.Server()] = Failure{"this server does not reach other servers"}
+	}
+	return failures
+}
+
+// deviceListChanged notes that keys of a local user changed and tells all who
+// see him. An empty device stands for his cross-signing keys.
+func deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error {
+	if err := tx.DeviceLists.Set(user, device, tx.NextPosition()); err != nil {
+		return err
+	}
+	seen, err := tx.Members.SharingLocal(user)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(seen, user) {
+		seen = append(seen, user)
+	}
+	tx.Touch(stream.DeviceList, 0, seen...)
+	return nil
+}
+
+// DeleteDevice removes all that is kept for a device that is being deleted, in
+// the transaction that deletes it, and announces the change.
+// spec: client-server-api#device-management
+func DeleteDevice(tx *store.Tx, user id.User, device id.Device) error {
+	nid, ok, err := tx.IDs.FindUser(user)
+	if err != nil || !ok {
+		return err
+	}
+	if err := tx.ToDevice.Delete(nid, device); err != nil {
+		return err
+	}
+	if err := tx.CrossSigning.DeleteSignaturesOn(nid, string(device)); err != nil {
+		return err
+	}
+	had, err := tx.DeviceKeys.Delete(nid, device)
+	if err != nil || !had {
+		return err
+	}
+	return deviceListChanged(tx, nid, device)
+}
+
+// RenameDevice announces a new display name of a device, which others see with its keys.
+func RenameDevice(tx *store.Tx, user id.User, device id.Device) error {
+	nid, ok, err := tx.IDs.FindUser(user)
+	if err != nil || !ok {
+		return err
+	}
+	if _, ok, err := tx.DeviceKeys.Get(nid, device); err != nil || !ok {
+		return err
+	}
+	return deviceListChanged(tx, nid, device)
+}

@@ -1,0 +1,164 @@
+package e2ee
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// Message is what all messages of one sending have in common.
+type Message struct {
+	Sender id.User
+	Type   string
+}
+
+// AllDevices stands for each device of a user.
+const AllDevices id.Device = "*"
+
+const (
+	maxToDevice      = 64 << 10 // bytes of one message, as of an event
+	maxToDeviceBytes = 32 << 20 // of all messages that one request queues
+	txnMemory        = 24 * time.Hour
+)
+
+// SendToDevice queues messages for devices. The same transaction of the same
+// device again sends nothing. Devices that do not exist are passed over.
+// spec: client-server-api#put_matrixclientv3sendtodeviceeventtypetxnid
+func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device, txnID string, to map[id.User]map[id.Device]jsontext.Value) error {
+	if !validName(m.Type) || !validName(txnID) {
+		return errcode.InvalidParam("the event type or the transaction id is too long")
+	}
+	for _, devices := range to {
+		for _, content := range devices {
+			if content.Kind() != '{' {
+				return errcode.BadJSON("a message is not an object")
+			}
+			if len(content) > maxToDevice {
+				return errcode.TooLarge("a message is larger than %d bytes", maxToDevice)
+			}
+		}
+	}
+	local, remote := splitLocal(s, to)
+	now := time.Now()
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		sender, err := tx.IDs.User(m.Sender)
+		if err != nil {
+			return err
+		}
+		if err := tx.ToDevice.ExpireTransactions(now.Add(-txnMemory).UnixMilli()); err != nil {
+			return err
+		}
+		fresh, err := tx.ToDevice.InsertTransaction(sender, device, m.Type, txnID, now.UnixMilli())
+		if err != nil || !fresh {
+			return err
+		}
+		if err := queue(tx, m, local); err != nil || len(remote) == 0 || s.remote.SendToDevice == nil {
+			return err
+		}
+		return s.remote.SendToDevice(tx, m, remote)
+	})
+}
+
+// ReceiveToDevice queues what another server sent to users of this one.
+// spec: server-server-api#send-to-device-messaging
+func (s *Service) ReceiveToDevice(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+	local, _ := splitLocal(s, to)
+	return queue(tx, m, local)
+}
+
+// queue writes messages to the queues of local devices.
+func queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+	size := 0
+	var receivers []store.UserNID
+	for user, messages := range to {
+		devices, err := receiving(tx, user)
+		if err != nil {
+			return err
+		}
+		if len(devices) == 0 {
+			continue
+		}
+		nid, err := tx.IDs.User(user)
+		if err != nil {
+			return err
+		}
+		queued := false
+		for _, d := range devices {
+			content, ok := messages[d.ID]
+			if !ok {
+				content, ok = messages[AllDevices]
+			}
+			if !ok {
+				continue
+			}
+			if size += len(content); size > maxToDeviceBytes {
+				return errcode.TooLarge("the messages are more than %d bytes", maxToDeviceBytes)
+			}
+			if err := tx.ToDevice.Insert(nid, d.ID, toDeviceEvent(m, content)); err != nil {
+				return fmt.Errorf("queue message for %s: %w", user, err)
+			}
+			queued = true
+		}
+		if queued {
+			receivers = append(receivers, nid)
+		}
+	}
+	tx.Touch(stream.ToDevice, 0, receivers...)
+	return nil
+}
+
+// receiving lists the devices of a user whose account is active.
+func receiving(tx *store.Tx, user id.User) ([]store.Device, error) {
+	u, ok, err := tx.Users.Get(user)
+	if err != nil || !ok || u.Deactivated {
+		return nil, err
+	}
+	return tx.Devices.List(user)
+}
+
+func toDeviceEvent(m Message, content jsontext.Value) []byte {
+	e := append(make([]byte, 0, len(content)+128), `{"content":`...)
+	e = append(append(e, content...), `,"sender":`...)
+	e = append(canonical.AppendString(e, m.Sender), `,"type":`...)
+	return append(canonical.AppendString(e, m.Type), '}')
+}
+
+// ToDevice reads what waits for a device after a position up to another, at
+// most limit messages. When there are more, more is true and the client must
+// come back from the position of the last one, not from upTo.
+func ToDevice(tx *store.Tx, user store.UserNID, device id.Device, after, upTo int64, limit int) (events []jsontext.Value, last int64, more bool, err error) {
+	messages, err := tx.ToDevice.List(user, device, after, upTo, limit+1)
+	if err != nil {
+		return nil, after, false, err
+	}
+	if more = len(messages) > limit; more {
+		messages = messages[:limit]
+	}
+	last = after
+	for _, m := range messages {
+		events, last = append(events, m.Event), m.Position
+	}
+	return events, last, more, nil
+}
+
+// AcknowledgeToDevice deletes what a device has received: it came back with a
+// token of this position.
+func (s *Service) AcknowledgeToDevice(ctx context.Context, user store.UserNID, device id.Device, position int64) error {
+	var has bool
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		has, err = tx.ToDevice.HasUpTo(user, device, position)
+		return err
+	})
+	if err != nil || !has {
+		return err
+	}
+	return s.store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.DeleteUpTo(user, device, position) })
+}

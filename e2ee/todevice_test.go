@@ -1,0 +1,114 @@
+package e2ee_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+
+	"hearth/e2ee"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+func messages(to id.User, device id.Device) map[id.User]map[id.Device]jsontext.Value {
+	return map[id.User]map[id.Device]jsontext.Value{to: {device: jsontext.Value(`{"n":1}`)}}
+}
+
+// waiting is what a sync of the device would bring.
+func (w *world) waiting(u id.User, d id.Device, after int64) (got []string) {
+	w.t.Helper()
+	w.view(func(tx *store.Tx) error {
+		nid, _, err := tx.IDs.FindUser(u)
+		if err != nil {
+			return err
+		}
+		events, _, _, err := e2ee.ToDevice(tx, nid, d, after, 1<<60, 100)
+		for _, e := range events {
+			got = append(got, string(e))
+		}
+		return err
+	})
+	return got
+}
+
+func TestMessagesReachDevices(t *testing.T) {
+	w := newWorld(t)
+	w.device(bob, "SECOND")
+	m := e2ee.Message{Sender: alice, Type: "m.room_key"}
+	send := func(txn string, to map[id.User]map[id.Device]jsontext.Value) {
+		t.Helper()
+		w.must(w.SendToDevice(t.Context(), m, "alice", txn, to))
+	}
+	send("1", messages(bob, "bob"))
+	send("1", messages(bob, "bob")) // repeated
+	send("2", messages(bob, "*"))
+	send("3", messages(bob, "NONE"))
+	send("4", messages("@nobody:localhost", "*"))
+	send("5", messages("@dora:remote", "*"))
+	event := `{"content":{"n":1},"sender":"@alice:localhost","type":"m.room_key"}`
+	if diff := cmp.Diff([]string{event, event}, w.waiting(bob, "bob", 0)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{event}, w.waiting(bob, "SECOND", 0)); diff != "" {
+		t.Error(diff)
+	}
+	if _, told := w.heard[stream.ToDevice][w.nid(bob)]; !told {
+		t.Error("bob does not wake")
+	}
+	// A transaction belongs to a device and an endpoint.
+	w.must(w.SendToDevice(t.Context(), m, "OTHER", "1", messages(bob, "bob")))
+	w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.other"}, "alice", "1", messages(bob, "bob")))
+	if n := len(w.waiting(bob, "bob", 0)); n != 4 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+func TestMessagesAreDeliveredOnceAcknowledged(t *testing.T) {
+	w := newWorld(t)
+	for _, txn := range []string{"1", "2", "3"} {
+		w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", txn, messages(bob, "bob")))
+	}
+	var last int64
+	w.view(func(tx *store.Tx) error {
+		nid, _, err := tx.IDs.FindUser(bob)
+		if err != nil {
+			return err
+		}
+		events, at, more, err := e2ee.ToDevice(tx, nid, "bob", 0, 1<<60, 2)
+		if len(events) != 2 || !more {
+			t.Errorf("%d events, more: %v", len(events), more)
+		}
+		last = at
+		return err
+	})
+	if n := len(w.waiting(bob, "bob", 0)); n != 3 {
+		t.Errorf("an answer that was lost has %d messages the next time", n)
+	}
+	w.must(w.AcknowledgeToDevice(t.Context(), w.nid(bob), "bob", last))
+	if n := len(w.waiting(bob, "bob", 0)); n != 1 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+func TestMessagesToDeactivatedUsersAreDropped(t *testing.T) {
+	w := newWorld(t)
+	w.update(func(tx *store.Tx) error { return tx.Users.SetDeactivated(bob, true) })
+	w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", "1", messages(bob, "*")))
+	if n := len(w.waiting(bob, "bob", 0)); n != 0 {
+		t.Errorf("%d messages wait", n)
+	}
+}
+
+func TestMessagesAreBounded(t *testing.T) {
+	w := newWorld(t)
+	big := jsontext.Value(`{"x":"` + strings.Repeat("x", 70_000) + `"}`)
+	err := w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", "1", map[id.User]map[id.Device]jsontext.Value{bob: {"bob": big}})
+	w.refused(err, 413, "M_TOO_LARGE")
+	err = w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", "2", map[id.User]map[id.Device]jsontext.Value{bob: {"bob": jsontext.Value(`5`)}})
+	w.refused(err, 400, "M_BAD_JSON")
+	err = w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", strings.Repeat("t", 300), messages(bob, "bob"))
+	w.refused(err, 400, "M_INVALID_PARAM")
+}
