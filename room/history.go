@@ -24,6 +24,7 @@ type Page struct {
 // History is a page of events that the user may see, in the order of reading.
 type History struct {
 	Start, End string // tokens; End is empty where nothing follows
+	Reached    string // token of where the reading stopped, whether or not anything follows
 	Events     []*Event
 }
 
@@ -40,6 +41,16 @@ func (v *View) CheckMember() error {
 		return nil
 	}
 	return errcode.Forbidden("you are not in room %s, or it is not known here", v.Room.ID)
+}
+
+// leftAt is the version of the room's state at which the user's last time in the room ended.
+func (v *View) leftAt() int64 {
+	for i, m := range slices.Backward(v.memberships[:max(0, len(v.memberships)-1)]) {
+		if m.Value == store.Join {
+			return v.memberships[i+1].Version
+		}
+	}
+	return 0
 }
 
 func (v *View) wasJoined() bool {
@@ -75,9 +86,13 @@ func (e *Engine) Messages(tx *store.Tx, v *View, p Page) (History, error) {
 		}
 	}
 	h := History{Start: stream.Position{Durable: at}.String()}
+	if p.From != nil {
+		h.Start = p.From.String()
+	}
 	more, err := e.page(tx, v, p, &at, stop, &h)
-	if more && err == nil {
-		h.End = stream.Position{Durable: at}.String()
+	h.Reached = stream.Position{Durable: at}.String()
+	if more {
+		h.End = h.Reached
 	}
 	return h, err
 }
@@ -134,7 +149,7 @@ func nidsOf(places []store.Place) []store.EventNID {
 
 // shows says whether an event is for the user's eyes and passes a filter.
 func (e *Engine) shows(tx *store.Tx, v *View, f *filter.RoomEventFilter, ev *Event) (bool, error) {
-	if !v.MaySee(ev) {
+	if !v.MaySee(ev) || v.Hides(ev) {
 		return false, nil
 	}
 	return e.Passes(tx, f, ev)
@@ -197,7 +212,7 @@ func (e *Engine) Context(tx *store.Tx, v *View, name id.Event, limit int, f *fil
 		return Context{}, err
 	}
 	at, before := stream.Position{Durable: ev.Position}, stream.Position{Durable: ev.Position - 1}
-	c := Context{Event: ev, Start: before.String(), End: at.String()}
+	c := Context{Event: ev}
 	older, err := e.Messages(tx, v, Page{From: &before, Back: true, Limit: limit / 2, Filter: f})
 	if err != nil {
 		return c, err
@@ -207,12 +222,7 @@ func (e *Engine) Context(tx *store.Tx, v *View, name id.Event, limit int, f *fil
 		return c, err
 	}
 	c.Before, c.After = older.Events, newer.Events
-	if older.End != "" {
-		c.Start = older.End
-	}
-	if newer.End != "" {
-		c.End = newer.End
-	}
+	c.Start, c.End = older.Reached, newer.Reached
 	return c, nil
 }
 
@@ -220,7 +230,7 @@ func (e *Engine) Context(tx *store.Tx, v *View, name id.Event, limit int, f *fil
 // or for those who have left the one at their leaving.
 // spec: client-server-api#get_matrixclientv3roomsroomidstate
 func (e *Engine) StateFor(tx *store.Tx, v *View) ([]*Event, error) {
-	version, err := e.stateVersionFor(tx, v)
+	version, err := e.stateVersionFor(v)
 	if err != nil {
 		return nil, err
 	}
@@ -228,31 +238,23 @@ func (e *Engine) StateFor(tx *store.Tx, v *View) ([]*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	nids := make([]store.EventNID, len(entries))
-	for i, en := range entries {
-		nids[i] = en.Event
-	}
-	return e.Events(tx, nids)
+	return e.Events(tx, eventsOf(entries))
 }
 
 // stateVersionFor is the version of the state that a user is shown.
-func (e *Engine) stateVersionFor(tx *store.Tx, v *View) (int64, error) {
+func (e *Engine) stateVersionFor(v *View) (int64, error) {
 	if err := v.CheckMember(); err != nil {
 		return 0, err
 	}
 	if v.MaySeeNow() {
 		return v.Room.StateVersion, nil
 	}
-	left, err := e.Events(tx, []store.EventNID{v.Member.Event})
-	if err != nil {
-		return 0, err
-	}
-	return after(left[0]), nil
+	return v.leftAt(), nil
 }
 
 // StateEntryFor reads one entry of that state; nil: there is none.
 func (e *Engine) StateEntryFor(tx *store.Tx, v *View, key store.StateKey) (*Event, error) {
-	version, err := e.stateVersionFor(tx, v)
+	version, err := e.stateVersionFor(v)
 	if err != nil {
 		return nil, err
 	}
@@ -271,12 +273,12 @@ func (e *Engine) StateEntryFor(tx *store.Tx, v *View, key store.StateKey) (*Even
 // of the state at a token, if the user may see the room then.
 // spec: client-server-api#get_matrixclientv3roomsroomidmembers
 func (e *Engine) MembersFor(tx *store.Tx, v *View, at *stream.Position) ([]*Event, error) {
-	version, err := e.stateVersionFor(tx, v)
+	version, err := e.stateVersionFor(v)
 	if err != nil {
 		return nil, err
 	}
 	if at != nil {
-		then, err := e.versionAt(tx, v.Room, at.Durable)
+		then, err := e.versionAt(tx, v, at.Durable)
 		if err != nil {
 			return nil, err
 		}
@@ -295,15 +297,19 @@ func (e *Engine) MembersFor(tx *store.Tx, v *View, at *stream.Position) ([]*Even
 	return e.Events(tx, nids)
 }
 
-// versionAt is the version of a room's state after the event at a position, or the last before it.
-func (e *Engine) versionAt(tx *store.Tx, room store.Room, position int64) (int64, error) {
-	places, err := tx.Events.TimelineDown(room.NID, 0, position, 1)
+// versionAt is the version of a room's state after the event at a position, or
+// the last before it, which the user must be able to see.
+func (e *Engine) versionAt(tx *store.Tx, v *View, position int64) (int64, error) {
+	places, err := tx.Events.TimelineDown(v.Room.NID, 0, position, 1)
 	if err != nil || len(places) == 0 {
 		return 0, err
 	}
 	last, err := e.Events(tx, nidsOf(places))
 	if err != nil {
 		return 0, err
+	}
+	if !v.MaySee(last[0]) {
+		return 0, errcode.Forbidden("you may not see the room as it was then")
 	}
 	return after(last[0]), nil
 }

@@ -14,6 +14,8 @@ type Format struct {
 	Now        int64 // milliseconds, for unsigned.age
 	// Bundle has what is aggregated below an event: the value of m.relations. nil: nothing.
 	Bundle map[store.EventNID][]byte
+	// OmitReplaced leaves out what state events took the place of, where a whole state is listed.
+	OmitReplaced bool
 }
 
 // AppendEvent appends an event as the user of a view gets it, with all that
@@ -39,7 +41,7 @@ func (e *Engine) unsigned(tx *store.Tx, v *View, ev *Event, f Format) (members [
 	if txn, ok := v.transactionOf(ev); ok {
 		members = event.AppendStringMember(members, "transaction_id", txn)
 	}
-	if ev.IsState {
+	if ev.IsState && !f.OmitReplaced {
 		if members, err = e.appendReplaced(members, tx, ev); err != nil {
 			return nil, err
 		}

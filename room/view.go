@@ -19,6 +19,7 @@ type View struct {
 	Device string       // whose transaction ids are shown; empty: none
 	Member store.Member // the user's current membership; zero: never had any
 
+	ignored     map[store.UserNID]bool // see look
 	viewer      *visibility.Viewer
 	memberships []visibility.Change[store.Membership]
 }
@@ -85,6 +86,11 @@ func changes[T any](e *Engine, tx *store.Tx, room store.RoomNID, key store.State
 func (v *View) MaySee(ev *Event) bool {
 	return ev.Flags == 0 && v.viewer.May(ev.StateBefore, after(ev))
 }
+
+// Hides says whether an event is kept from the user because they ignore its
+// sender. State is never hidden.
+// spec: client-server-api#server-behaviour-17
+func (v *View) Hides(ev *Event) bool { return !ev.IsState && v.ignored[ev.Sender] }
 
 // MaySeeNow says whether the user may see the room's current state.
 func (v *View) MaySeeNow() bool {

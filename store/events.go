@@ -54,12 +54,14 @@ const (
 		SELECT value FROM json_each($1) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($1::json) -- only: postgres
 		)`
-	timelineDown  = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position DESC LIMIT $4`
-	timelineUp    = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position LIMIT $4`
-	stateBetween  = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL ORDER BY position`
-	eventsAfter   = `SELECT event_nid, position FROM events WHERE position > $1 AND position <= $2 AND position IS NOT NULL ORDER BY position LIMIT $3`
-	nearestAfter  = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts >= $2 AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
-	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts <= $2 AND position IS NOT NULL ORDER BY origin_server_ts DESC, position DESC LIMIT 1`
+	timelineDown = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position DESC LIMIT $4`
+	timelineUp   = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position LIMIT $4`
+	stateBetween = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL ORDER BY position`
+	eventsAfter  = `SELECT event_nid, position FROM events WHERE position > $1 AND position <= $2 AND position IS NOT NULL ORDER BY position LIMIT $3`
+	nearestAfter = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND (origin_server_ts > $2 OR origin_server_ts = $2 AND position > $3)
+		AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
+	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND (origin_server_ts < $2 OR origin_server_ts = $2 AND position < $3)
+		AND position IS NOT NULL ORDER BY origin_server_ts DESC, position DESC LIMIT 1`
 )
 
 // EventKey is an event id as the database keeps it: the 32 bytes of a hash, or
@@ -181,12 +183,14 @@ func (t Events) After(after, upTo int64, limit int) ([]Place, error) {
 	return list(t.tx, scanPlace, eventsAfter, after, upTo, limit)
 }
 
-// NearestAfter finds the event of a room that is nearest to a time (milliseconds), at it or later.
-func (t Events) NearestAfter(room RoomNID, ts int64) (Place, bool, error) {
-	return one(t.tx, scanPlace, nearestAfter, room, ts)
+// NearestAfter finds the event of a room that is nearest to a time (milliseconds),
+// at it or later; of several of that very time, the first whose position is above one.
+func (t Events) NearestAfter(room RoomNID, ts, above int64) (Place, bool, error) {
+	return one(t.tx, scanPlace, nearestAfter, room, ts, above)
 }
 
-// NearestBefore finds the one nearest at that time or earlier.
-func (t Events) NearestBefore(room RoomNID, ts int64) (Place, bool, error) {
-	return one(t.tx, scanPlace, nearestBefore, room, ts)
+// NearestBefore finds the one nearest at that time or earlier; of several of
+// that very time, the last whose position is below one.
+func (t Events) NearestBefore(room RoomNID, ts, below int64) (Place, bool, error) {
+	return one(t.tx, scanPlace, nearestBefore, room, ts, below)
 }

@@ -166,11 +166,11 @@ func TestRoomTimelineStateAndMembers(t *testing.T) {
 			if of, err := tx.State.OfType(room, typ, 4); err != nil || len(of) != 1 || of[0].Event != events["c"].NID {
 				t.Errorf("state of type: %v %v", of, err)
 			}
-			near, ok, err := tx.Events.NearestAfter(room, 150)
+			near, ok, err := tx.Events.NearestAfter(room, 150, 0)
 			if err != nil || !ok || near.NID != events["b"].NID {
 				t.Errorf("nearest after: %v %v %v", near, ok, err)
 			}
-			near, ok, err = tx.Events.NearestBefore(room, 150)
+			near, ok, err = tx.Events.NearestBefore(room, 150, 1<<62)
 			if err != nil || !ok || near.NID != events["a"].NID {
 				t.Errorf("nearest before: %v %v %v", near, ok, err)
 			}

@@ -9,6 +9,8 @@ func (a *API) Routes() []httpx.Route {
 		a.discovery(),
 		a.roomCreation(),
 		a.roomMembership(),
+		a.roomHistory(),
+		a.roomState(),
 		a.roomEvents(),
 		a.roomAliases(),
 	} {
@@ -48,6 +50,30 @@ func (a *API) roomMembership() []httpx.Route {
 		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/ban", httpx.User, httpx.NoLimit, a.ban),
 		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/unban", httpx.User, httpx.NoLimit, a.unban),
 		httpx.Handle("GET /_matrix/client/v3/joined_rooms", httpx.Guest, httpx.NoLimit, a.getJoinedRooms),
+	}
+}
+
+// spec: client-server-api#getting-events-for-a-room
+func (a *API) roomHistory() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/messages", httpx.Guest, httpx.NoLimit, a.getRoomEvents),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}", httpx.Guest, httpx.NoLimit, a.getEventContext),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}", httpx.Guest, httpx.NoLimit, a.getOneRoomEvent),
+		httpx.Handle("GET /_matrix/client/v3/events/{eventId}", httpx.Guest, httpx.NoLimit, a.getOneEvent),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/initialSync", httpx.Guest, httpx.NoLimit, a.roomInitialSync),
+		httpx.Handle("GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event", httpx.Guest, httpx.NoLimit, a.getEventByTimestamp).
+			Also("/_matrix/client/unstable/org.matrix.msc3030/rooms/{roomId}/timestamp_to_event"),
+	}
+}
+
+// spec: client-server-api#get_matrixclientv3roomsroomidstate
+func (a *API) roomState() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/state", httpx.Guest, httpx.NoLimit, a.getRoomState),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}", httpx.Guest, httpx.NoLimit, a.getRoomStateWithKey).
+			Also("/_matrix/client/v3/rooms/{roomId}/state/{eventType}", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{$}"),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/members", httpx.Guest, httpx.NoLimit, a.getMembersByRoom),
+		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/joined_members", httpx.Guest, httpx.NoLimit, a.getJoinedMembersByRoom),
 	}
 }
 

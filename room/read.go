@@ -1,0 +1,356 @@
+package room
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/filter"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// Reader is who reads a room. The functions that take one answer with the body
+// of a response.
+type Reader struct {
+	User   id.User
+	Device id.Device
+}
+
+// look calls fn with a room as a reader sees it, without what they ignore.
+func (e *Engine) look(ctx context.Context, who Reader, room id.Room, fn func(*store.Tx, *View) error) error {
+	return e.Look(ctx, room, who.User, who.Device, func(tx *store.Tx, v *View) (err error) {
+		if v.ignored, err = e.Ignored(tx, who.User); err != nil {
+			return err
+		}
+		return fn(tx, v)
+	})
+}
+
+// Ignored are the users whose events a local user does not want to see.
+// spec: client-server-api#ignoring-users
+func (e *Engine) Ignored(tx *store.Tx, user id.User) (map[store.UserNID]bool, error) {
+	raw, ok, err := tx.AccountData.Get(user, "m.ignored_user_list")
+	if err != nil || !ok {
+		return nil, err
+	}
+	var list struct {
+		Users map[string]jsontext.Value `json:"ignored_users"`
+	}
+	if json.Unmarshal(raw, &list) != nil {
+		return nil, nil // the client's own nonsense ignores nobody
+	}
+	ignored := make(map[store.UserNID]bool, len(list.Users))
+	for u := range list.Users {
+		nid, ok, err := tx.IDs.FindUser(id.User(u))
+		if err != nil {
+			return nil, err
+		}
+		if ok && id.User(u) != user {
+			ignored[nid] = true
+		}
+	}
+	return ignored, nil
+}
+
+// appendEvents appends events as a JSON array.
+func (e *Engine) appendEvents(dst []byte, tx *store.Tx, v *View, events []*Event, f Format) (_ []byte, err error) {
+	dst = append(dst, '[')
+	for i, ev := range events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if dst, err = e.AppendEvent(dst, tx, v, ev, f); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, ']'), nil
+}
+
+// ReadMessages is a page of a room's timeline.
+// spec: client-server-api#get_matrixclientv3roomsroomidmessages
+func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, err error) {
+	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
+		h, err := e.Messages(tx, v, p)
+		if err != nil {
+			return err
+		}
+		members := event.AppendStringMember(nil, "start", h.Start)
+		if h.End != "" {
+			members = event.AppendStringMember(members, "end", h.End)
+		}
+		chunk, err := e.appendEvents(nil, tx, v, h.Events, Format{Now: now()})
+		if err != nil {
+			return err
+		}
+		members = event.AppendMember(members, "chunk", chunk)
+		if p.Filter != nil && p.Filter.LazyLoadMembers && len(h.Events) > 0 {
+			newest := h.Events[0]
+			if !p.Back {
+				newest = h.Events[len(h.Events)-1]
+			}
+			state, err := e.membersAt(tx, SendersOf(h.Events), newest)
+			if err != nil {
+				return err
+			}
+			if state, err := e.appendEvents(nil, tx, v, state, Format{Now: now()}); err != nil {
+				return err
+			} else {
+				members = event.AppendMember(members, "state", state)
+			}
+		}
+		body = braced(members)
+		return nil
+	})
+	return body, err
+}
+
+// braced makes an object of its members.
+func braced(members []byte) jsontext.Value {
+	object := make(jsontext.Value, 0, len(members)+2)
+	return append(append(append(object, '{'), members...), '}')
+}
+
+// membersAt reads the membership events that some users have in the state after an event.
+func (e *Engine) membersAt(tx *store.Tx, users []store.UserNID, ev *Event) ([]*Event, error) {
+	var nids []store.EventNID
+	for _, u := range users {
+		nid, ok, err := tx.State.At(ev.Room, store.MemberKey(u), after(ev))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			nids = append(nids, nid)
+		}
+	}
+	return e.Events(tx, nids)
+}
+
+// ReadContext is an event and what lies round it, with the state there.
+// spec: client-server-api#get_matrixclientv3roomsroomidcontexteventid
+func (e *Engine) ReadContext(ctx context.Context, who Reader, room id.Room, name id.Event, limit int, f *filter.RoomEventFilter) (body jsontext.Value, err error) {
+	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
+		c, err := e.Context(tx, v, name, limit, f)
+		if err != nil {
+			return err
+		}
+		shown := append(append([]*Event{c.Event}, c.Before...), c.After...)
+		state, err := e.stateOfContext(tx, c, shown, f)
+		if err != nil {
+			return err
+		}
+		format := Format{Now: now()}
+		members := event.AppendStringMember(event.AppendStringMember(nil, "start", c.Start), "end", c.End)
+		if members, err = e.AppendEvent(event.AppendMember(members, "event", nil), tx, v, c.Event, format); err != nil {
+			return err
+		}
+		for _, part := range []struct {
+			key    string
+			events []*Event
+			format Format
+		}{
+			{"events_before", c.Before, format},
+			{"events_after", c.After, format},
+			{"state", state, Format{Now: format.Now, OmitReplaced: true}},
+		} {
+			if members, err = e.appendEvents(event.AppendMember(members, part.key, nil), tx, v, part.events, part.format); err != nil {
+				return err
+			}
+		}
+		body = braced(members)
+		return nil
+	})
+	return body, unseen(err, "event %s is not known, or not for you to see", name)
+}
+
+// stateOfContext is the state after the last event returned, of the senders' memberships
+// only if the filter loads lazily.
+func (e *Engine) stateOfContext(tx *store.Tx, c Context, shown []*Event, f *filter.RoomEventFilter) ([]*Event, error) {
+	last := c.Event
+	if n := len(c.After); n > 0 {
+		last = c.After[n-1]
+	}
+	if f == nil || !f.LazyLoadMembers {
+		entries, err := tx.State.All(last.Room, after(last))
+		if err != nil {
+			return nil, err
+		}
+		return e.Events(tx, eventsOf(entries))
+	}
+	entries, err := tx.State.NonMembers(last.Room, after(last))
+	if err != nil {
+		return nil, err
+	}
+	state, err := e.Events(tx, eventsOf(entries))
+	if err != nil {
+		return nil, err
+	}
+	members, err := e.membersAt(tx, SendersOf(shown), last)
+	return append(state, members...), err
+}
+
+func eventsOf(entries []store.StateEntry) []store.EventNID {
+	nids := make([]store.EventNID, len(entries))
+	for i, en := range entries {
+		nids[i] = en.Event
+	}
+	return nids
+}
+
+// unseen makes of a room that the reader may not see an event that is not found:
+// the endpoints of single events have one answer for both.
+func unseen(err error, format string, a ...any) error {
+	if e := (*errcode.Error)(nil); errors.As(err, &e) && e.Code == "M_FORBIDDEN" {
+		return errcode.NotFound(format, a...)
+	}
+	return err
+}
+
+// ReadEvent is one event.
+// spec: client-server-api#get_matrixclientv3roomsroomideventeventid
+func (e *Engine) ReadEvent(ctx context.Context, who Reader, room id.Room, name id.Event) (body jsontext.Value, err error) {
+	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
+		ev, err := e.VisibleEvent(tx, v, name)
+		if err != nil {
+			return err
+		}
+		body, err = e.AppendEvent(nil, tx, v, ev, Format{Now: now()})
+		return err
+	})
+	return body, unseen(err, "event %s is not known, or not for you to see", name)
+}
+
+// ReadEventAnywhere is one event of whatever room.
+// spec: client-server-api#get_matrixclientv3eventseventid
+func (e *Engine) ReadEventAnywhere(ctx context.Context, who Reader, name id.Event) (jsontext.Value, error) {
+	var room id.Room
+	err := e.store.View(ctx, func(tx *store.Tx) error {
+		row, ok, err := tx.Events.GetID(name)
+		if err != nil || !ok {
+			return err
+		}
+		room, err = tx.Rooms.ID(row.Room)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if room == "" {
+		return nil, errcode.NotFound("event %s is not known, or not for you to see", name)
+	}
+	return e.ReadEvent(ctx, who, room, name)
+}
+
+// EventAt finds the event of a room nearest to a time, in milliseconds, that
+// the reader may see: at the time or later, or with back at the time or earlier.
+// spec: client-server-api#get_matrixclientv1roomsroomidtimestamp_to_event
+func (e *Engine) EventAt(ctx context.Context, who Reader, room id.Room, ts int64, back bool) (found *Event, err error) {
+	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
+		if err := v.CheckMember(); err != nil {
+			return err
+		}
+		nearest, from := tx.Events.NearestAfter, int64(0)
+		if back {
+			nearest, from = tx.Events.NearestBefore, maxPosition
+		}
+		for range maxScan {
+			place, ok, err := nearest(v.Room.NID, ts, from)
+			if err != nil || !ok {
+				return err
+			}
+			events, err := e.Events(tx, []store.EventNID{place.NID})
+			if err != nil {
+				return err
+			}
+			if v.MaySee(events[0]) {
+				found = events[0]
+				return nil
+			}
+			ts, from = events[0].TS, place.Position
+		}
+		return nil
+	})
+	if err == nil && found == nil {
+		err = errcode.NotFound("no event of this room is near that time in that direction")
+	}
+	return found, err
+}
+
+// ReadInitial is the state of a room and its newest messages, for previews.
+// spec: client-server-api#get_matrixclientv3roomsroomidinitialsync
+func (e *Engine) ReadInitial(ctx context.Context, who Reader, room id.Room, limit int) (body jsontext.Value, err error) {
+	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
+		h, err := e.Messages(tx, v, Page{Back: true, Limit: limit})
+		if err != nil {
+			return err
+		}
+		state, err := e.StateFor(tx, v)
+		if err != nil {
+			return err
+		}
+		members := event.AppendStringMember(nil, "room_id", room)
+		if m := v.Member.Membership; m != 0 {
+			members = event.AppendStringMember(members, "membership", m.String())
+		}
+		visibility := "private"
+		if v.Room.Public {
+			visibility = "public"
+		}
+		members = event.AppendStringMember(members, "visibility", visibility)
+		if members, err = e.appendInitialMessages(members, tx, v, h); err != nil {
+			return err
+		}
+		if members, err = e.appendEvents(event.AppendMember(members, "state", nil), tx, v, state, Format{Now: now(), OmitReplaced: true}); err != nil {
+			return err
+		}
+		if members, err = appendRoomAccountData(members, tx, who.User, room); err != nil {
+			return err
+		}
+		body = braced(members)
+		return nil
+	})
+	return body, err
+}
+
+// appendInitialMessages appends messages with the older ones first, as they are shown.
+func (e *Engine) appendInitialMessages(members []byte, tx *store.Tx, v *View, h History) ([]byte, error) {
+	oldestFirst := make([]*Event, len(h.Events))
+	for i, ev := range h.Events {
+		oldestFirst[len(h.Events)-1-i] = ev
+	}
+	inner := event.AppendStringMember(event.AppendStringMember(nil, "start", h.Reached), "end", h.Start)
+	inner, err := e.appendEvents(event.AppendMember(inner, "chunk", nil), tx, v, oldestFirst, Format{Now: now()})
+	return event.AppendMember(members, "messages", braced(inner)), err
+}
+
+func appendRoomAccountData(members []byte, tx *store.Tx, user id.User, room id.Room) ([]byte, error) {
+	rows, err := tx.AccountData.ListRoom(user, room, 0)
+	if err != nil {
+		return members, err
+	}
+	list := []byte{'['}
+	for i, row := range rows {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = append(list, braced(event.AppendMember(event.AppendStringMember(nil, "type", row.Type), "content", row.Content))...)
+	}
+	return event.AppendMember(members, "account_data", append(list, ']')), nil
+}
+
+// ParseToken reads a token that names a place in a timeline; empty: none.
+func ParseToken(name, token string) (*stream.Position, error) {
+	if token == "" {
+		return nil, nil
+	}
+	p, err := stream.ParsePosition(token)
+	if err != nil {
+		return nil, errcode.InvalidParam("%s: %v", name, err)
+	}
+	return &p, nil
+}
