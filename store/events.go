@@ -94,6 +94,9 @@ func scanEvent(r scanner) (Event, error) {
 	if err != nil {
 		return e, err
 	}
+	if e.JSON, err = unpackBody(e.JSON); err != nil {
+		return e, err
+	}
 	e.ID = eventOfKey(key)
 	if e.IsState = e.Key >= 0; !e.IsState {
 		e.Key = 0
@@ -120,13 +123,13 @@ func (t Events) Insert(e Event) error {
 		txn = e.Txn
 	}
 	_, err := t.tx.exec(insertEvent, e.NID, e.Room, position, EventKey(e.ID), e.Sender, e.Type, skey,
-		e.Depth, e.TS, e.StateBefore, int64(e.Flags), txn, e.JSON)
+		e.Depth, e.TS, e.StateBefore, int64(e.Flags), txn, packBody(e.JSON))
 	return err
 }
 
 // Redact replaces an event's body by its redacted form.
 func (t Events) Redact(nid EventNID, body []byte, by EventNID) error {
-	_, err := t.tx.exec(redactEvent, nid, body, by)
+	_, err := t.tx.exec(redactEvent, nid, packBody(body), by)
 	return err
 }
 
