@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"syscall"
 	"time"
 )
@@ -24,6 +25,8 @@ type Options struct {
 	Redirects int           // how many are followed; the next one is an error
 	Timeout   time.Duration // of a whole exchange, the body included
 	UserAgent string
+	// Permit, if set, is asked about each URL, redirects too.
+	Permit func(*url.URL) error
 	// Connections bounds those that stay open to one host; 0: two.
 	Connections int
 }
@@ -32,6 +35,7 @@ type Options struct {
 type Client struct {
 	http      *http.Client
 	userAgent string
+	permit    func(*url.URL) error
 }
 
 const (
@@ -55,16 +59,30 @@ func New(o Options) *Client {
 		MaxIdleConns:           64,
 		MaxResponseHeaderBytes: headerSize,
 	}
-	return &Client{
-		http:      &http.Client{Transport: transport, Timeout: o.Timeout, CheckRedirect: redirects(o.Redirects)},
-		userAgent: o.UserAgent,
+	c := &Client{userAgent: o.UserAgent, permit: o.Permit}
+	c.http = &http.Client{Transport: transport, Timeout: o.Timeout, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		if len(via) > o.Redirects {
+			return fmt.Errorf("more than %d redirects", o.Redirects)
+		}
+		return c.check(r.URL)
+	}}
+	return c
+}
+
+func (c *Client) check(u *url.URL) error {
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("%s URLs are not fetched", u.Scheme)
 	}
+	if c.permit != nil {
+		return c.permit(u)
+	}
+	return nil
 }
 
 // Do sends a request. The caller closes the answer's body and bounds how much of it is read, see Limit.
 func (c *Client) Do(r *http.Request) (*http.Response, error) {
-	if s := r.URL.Scheme; s != "http" && s != "https" {
-		return nil, fmt.Errorf("%s URLs are not fetched", s)
+	if err := c.check(r.URL); err != nil {
+		return nil, err
 	}
 	if c.userAgent != "" && r.Header.Get("User-Agent") == "" {
 		r.Header.Set("User-Agent", c.userAgent)
@@ -86,18 +104,6 @@ func (c *Client) Get(ctx context.Context, url string, header http.Header) (*http
 
 // Close ends idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-func redirects(most int) func(*http.Request, []*http.Request) error {
-	return func(r *http.Request, via []*http.Request) error {
-		if len(via) > most {
-			return fmt.Errorf("more than %d redirects", most)
-		}
-		if s := r.URL.Scheme; s != "http" && s != "https" {
-			return fmt.Errorf("redirect to a %s URL", s)
-		}
-		return nil
-	}
-}
 
 // control runs for each address that is about to be connected to, after the
 // name was resolved: a name that changes its address between a check and the
