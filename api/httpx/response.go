@@ -60,6 +60,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
+// WriteJSON answers 200, for routes that write by themselves.
+func WriteJSON(w http.ResponseWriter, v any) error { return writeJSON(w, http.StatusOK, v) }
+
 // spec: client-server-api#standard-error-response
 func writeError(w http.ResponseWriter, e *errcode.Error) error {
 	body := make(map[string]any, len(e.Extra)+2)
