@@ -148,7 +148,9 @@ type Hearth struct {
 	LogLevel    string `yaml:"log_level" default:"info" allowed:"debug info warn error" doc:"The least important lines that are logged."`
 	LogFormat   string `yaml:"log_format" default:"text" allowed:"text json" doc:"How log lines look."`
 	Argon2      Argon2 `yaml:"argon2" doc:"The cost of password hashes."`
-	SupportPage string `yaml:"support_page" doc:"A page that helps users, shown in /.well-known/matrix/support."`
+	// LegacyMentions is for clients that do not tell whom a message mentions.
+	LegacyMentions bool   `yaml:"legacy_mentions" default:"false" doc:"Also notify users of messages that merely contain their name or @room, as Matrix did before v1.17."`
+	SupportPage    string `yaml:"support_page" doc:"A page that helps users, shown in /.well-known/matrix/support."`
 }
 
 type Argon2 struct {

@@ -7,6 +7,7 @@ import (
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/store"
+	"hearth/stream"
 )
 
 // CopyRoom gives all local members of a room that was upgraded their rules about it
@@ -77,6 +78,18 @@ func (u *Upgrades) Follow(ctx context.Context, position int64) error {
 		u.at = upTo
 	}
 	return nil
+}
+
+// Run follows until the context ends.
+func (u *Upgrades) Run(ctx context.Context, hub *stream.Hub) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hub.Follow(ctx, func(position int64) {
+		if err = u.Follow(ctx, position); err != nil {
+			stop()
+		}
+	})
+	return err
 }
 
 // begin finds where to go on. What was before the very first start is left as it is.

@@ -13,6 +13,7 @@ import (
 	"hearth/api/httpx"
 	"hearth/directory"
 	"hearth/matrix/id"
+	"hearth/push"
 	"hearth/room"
 )
 
@@ -23,6 +24,7 @@ type API struct {
 
 	Rooms     *room.Engine
 	Directory *directory.Directory
+	Push      *push.Service
 
 	// RoomUpgraded carries over what services hold of a room to the one that
 	// replaces it, in the transaction that closes the old one; may be nil.

@@ -34,6 +34,8 @@ var unstableFeatures = map[string]bool{
 	"org.matrix.msc3773":                             true, // notifications of threads
 	"org.matrix.msc3827.stable":                      true, // room types in the directory
 	"org.matrix.msc3916.stable":                      true, // authenticated media
+	"org.matrix.msc3881":                             true, // pushers that can be switched off
+	"org.matrix.msc4028":                             true, // pushes of all encrypted events
 	"org.matrix.msc4222":                             true, // state_after
 	"uk.half-shot.msc2666.query_mutual_rooms":        true,
 	"uk.half-shot.msc2666.query_mutual_rooms.stable": true,

@@ -13,6 +13,7 @@ func (a *API) Routes() []httpx.Route {
 		a.roomState(),
 		a.roomEvents(),
 		a.roomAliases(),
+		a.pushNotifications(),
 	} {
 		table = append(table, chapter...)
 	}
@@ -96,5 +97,28 @@ func (a *API) roomAliases() []httpx.Route {
 		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/aliases", httpx.User, httpx.NoLimit, a.getLocalAliases),
 		httpx.Handle("GET /_matrix/client/v3/directory/list/room/{roomId}", httpx.None, httpx.NoLimit, a.getRoomVisibilityOnDirectory),
 		httpx.Handle("PUT /_matrix/client/v3/directory/list/room/{roomId}", httpx.User, httpx.NoLimit, a.setRoomVisibilityOnDirectory),
+	}
+}
+
+// spec: client-server-api#push-notifications
+func (a *API) pushNotifications() []httpx.Route {
+	const rule = "/_matrix/client/v3/pushrules/global/{kind}/{ruleId}"
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v3/pushrules/{$}", httpx.User, httpx.NoLimit, a.getPushRules).
+			Also("/_matrix/client/v3/pushrules"),
+		httpx.Handle("GET /_matrix/client/v3/pushrules/global/{$}", httpx.User, httpx.NoLimit, a.getPushRulesGlobal).
+			Also("/_matrix/client/v3/pushrules/global"),
+		httpx.Handle("GET /_matrix/client/v3/pushrules/global/{kind}/{$}", httpx.User, httpx.NoLimit, a.getPushRulesKind).
+			Also("/_matrix/client/v3/pushrules/global/{kind}"),
+		httpx.Handle("GET "+rule, httpx.User, httpx.NoLimit, a.getPushRule),
+		httpx.Handle("PUT "+rule, httpx.User, httpx.NoLimit, a.setPushRule),
+		httpx.Handle("DELETE "+rule, httpx.User, httpx.NoLimit, a.deletePushRule),
+		httpx.Handle("GET "+rule+"/enabled", httpx.User, httpx.NoLimit, a.isPushRuleEnabled),
+		httpx.Handle("PUT "+rule+"/enabled", httpx.User, httpx.NoLimit, a.setPushRuleEnabled),
+		httpx.Handle("GET "+rule+"/actions", httpx.User, httpx.NoLimit, a.getPushRuleActions),
+		httpx.Handle("PUT "+rule+"/actions", httpx.User, httpx.NoLimit, a.setPushRuleActions),
+		httpx.Handle("GET /_matrix/client/v3/pushers", httpx.User, httpx.NoLimit, a.getPushers),
+		httpx.Handle("POST /_matrix/client/v3/pushers/set", httpx.User, httpx.NoLimit, a.postPusher),
+		httpx.Handle("GET /_matrix/client/v3/notifications", httpx.User, httpx.NoLimit, a.getNotifications),
 	}
 }

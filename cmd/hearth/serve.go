@@ -22,6 +22,8 @@ import (
 	"hearth/config"
 	"hearth/directory"
 	"hearth/matrix/id"
+	"hearth/matrix/pushrules"
+	"hearth/push"
 	"hearth/room"
 	"hearth/store"
 	"hearth/stream"
@@ -108,6 +110,7 @@ type server struct {
 	store  *store.Store
 	hub    *stream.Hub
 	router *httpx.Router
+	push   *push.Service
 }
 
 // build makes every service, from the bottom up.
@@ -124,12 +127,16 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, 
 		return nil, err
 	}
 	rooms := room.New(s.store, room.Options{Server: cfg.ServerName, KeyID: key.ID, Key: key.Private, DefaultVersion: cfg.DefaultRoomVersion})
+	s.push = push.New(s.store, rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
 	limits := httpx.NewLimiter(rates(cfg))
 	clients := &client.API{
 		Options:   clientOptions(cfg),
 		Limits:    limits,
 		Rooms:     rooms,
 		Directory: directory.New(s.store, rooms),
+		Push:      s.push,
+
+		RoomUpgraded: s.push.CopyRoom,
 	}
 	s.router = &httpx.Router{Limits: limits, Log: log}
 	s.router.Mount(clients.Routes()...)
@@ -157,7 +164,9 @@ func (s *server) openStore(ctx context.Context) (err error) {
 }
 
 // follow starts every background loop.
-func (s *server) follow(*runner) {}
+func (s *server) follow(loops *runner) {
+	loops.start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.push).Run(ctx, s.hub) })
+}
 
 func storeOptions(cfg *config.Config) (store.Options, error) {
 	o := store.Options{Server: cfg.ServerName}

@@ -67,6 +67,15 @@ func (s *Ruleset) of(kind Kind) *[]Rule {
 	return nil
 }
 
+// OfKind returns the rules of one kind, which is never nil; false: there is no such kind.
+func (s *Ruleset) OfKind(kind Kind) ([]Rule, bool) {
+	rules := s.of(kind)
+	if rules == nil {
+		return nil, false
+	}
+	return append([]Rule{}, *rules...), true
+}
+
 // Find returns a rule, nil if there is none.
 func (s *Ruleset) Find(kind Kind, ruleID string) *Rule {
 	rules := s.of(kind)
