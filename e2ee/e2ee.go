@@ -123,29 +123,36 @@ func deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error
 	return nil
 }
 
-// DeleteDevice removes all that is kept for a device that is being deleted, in
-// the transaction that deletes it, and announces the change.
+// DevicesDeleted removes all that is kept for devices, in the transaction that
+// deletes them, and announces the change.
 // spec: client-server-api#device-management
-func DeleteDevice(tx *store.Tx, user id.User, device id.Device) error {
+func DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
 	nid, ok, err := tx.IDs.FindUser(user)
 	if err != nil || !ok {
 		return err
 	}
-	if err := tx.ToDevice.Delete(nid, device); err != nil {
-		return err
+	for _, d := range devices {
+		if err := tx.ToDevice.Delete(nid, d); err != nil {
+			return err
+		}
+		if err := tx.CrossSigning.DeleteSignaturesOn(nid, string(d)); err != nil {
+			return err
+		}
+		had, err := tx.DeviceKeys.Delete(nid, d)
+		if err != nil {
+			return err
+		}
+		if had {
+			if err := deviceListChanged(tx, nid, d); err != nil {
+				return err
+			}
+		}
 	}
-	if err := tx.CrossSigning.DeleteSignaturesOn(nid, string(device)); err != nil {
-		return err
-	}
-	had, err := tx.DeviceKeys.Delete(nid, device)
-	if err != nil || !had {
-		return err
-	}
-	return deviceListChanged(tx, nid, device)
+	return nil
 }
 
-// RenameDevice announces a new display name of a device, which others see with its keys.
-func RenameDevice(tx *store.Tx, user id.User, device id.Device) error {
+// DeviceChanged announces a new display name of a device, which others see with its keys.
+func DeviceChanged(tx *store.Tx, user id.User, device id.Device) error {
 	nid, ok, err := tx.IDs.FindUser(user)
 	if err != nil || !ok {
 		return err
@@ -154,4 +161,21 @@ func RenameDevice(tx *store.Tx, user id.User, device id.Device) error {
 		return err
 	}
 	return deviceListChanged(tx, nid, device)
+}
+
+// IsCrossSigningKey says whether a device id is in use as a cross-signing key:
+// both name keys, in one namespace.
+// spec: client-server-api#key-and-signature-security
+func IsCrossSigningKey(tx *store.Tx, user id.User, device id.Device) (bool, error) {
+	nid, ok, err := tx.IDs.FindUser(user)
+	if err != nil || !ok {
+		return false, err
+	}
+	keys, err := tx.CrossSigning.Keys(nid)
+	for _, k := range keys {
+		if k.PublicKey == string(device) {
+			return true, err
+		}
+	}
+	return false, err
 }

@@ -264,7 +264,7 @@ func (up upload) store(tx *store.Tx, user id.User, nid store.UserNID, device id.
 		return errcode.NotFound("there is no such device")
 	}
 	if up.device != nil {
-		if err := up.storeIdentity(tx, nid, device); err != nil {
+		if err := up.storeIdentity(tx, user, nid, device); err != nil {
 			return err
 		}
 	}
@@ -279,20 +279,15 @@ func (up upload) store(tx *store.Tx, user id.User, nid store.UserNID, device id.
 	return nil
 }
 
-func (up upload) storeIdentity(tx *store.Tx, nid store.UserNID, device id.Device) error {
+func (up upload) storeIdentity(tx *store.Tx, user id.User, nid store.UserNID, device id.Device) error {
 	old, ok, err := tx.DeviceKeys.Get(nid, device)
 	if err != nil || ok && bytes.Equal(old, up.device) {
 		return err
 	}
-	// spec: client-server-api#key-and-signature-security (one namespace)
-	keys, err := tx.CrossSigning.Keys(nid)
-	if err != nil {
+	if taken, err := IsCrossSigningKey(tx, user, device); err != nil {
 		return err
-	}
-	for _, k := range keys {
-		if k.PublicKey == string(device) {
-			return errcode.Forbidden("the device id is the same as a cross-signing key")
-		}
+	} else if taken {
+		return errcode.Forbidden("the device id is the same as a cross-signing key")
 	}
 	if ok && !bytes.Equal(fingerprint(old, device), fingerprint(up.device, device)) {
 		// What was signed by the former identity is of no use to anybody.

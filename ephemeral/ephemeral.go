@@ -1,0 +1,40 @@
+// Package ephemeral owns what rooms show beside their history: receipts and
+// read markers (kept), who is typing and who is online (in memory).
+//
+// It must not write room history nor decide who is a member. Start at
+// Receipts, Typing and Presence; each says what a sync reads of it.
+// spec: client-server-api#receipts
+// spec: client-server-api#typing-notifications
+// spec: client-server-api#presence
+package ephemeral
+
+import (
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// place is a joined local user in a room.
+type place struct {
+	room store.RoomNID
+	user store.UserNID
+}
+
+// findPlace refuses users who are not joined to the room, and unknown rooms in the same words.
+func findPlace(tx *store.Tx, room id.Room, user id.User) (p place, err error) {
+	var known, seen bool
+	if p.room, known, err = tx.Rooms.Find(room); err != nil {
+		return p, err
+	}
+	if p.user, seen, err = tx.IDs.FindUser(user); err != nil {
+		return p, err
+	}
+	joined := false
+	if known && seen {
+		joined, err = tx.Members.Joined(p.room, p.user)
+	}
+	if err == nil && !joined {
+		err = errcode.Forbidden("you are not in the room")
+	}
+	return p, err
+}

@@ -1,0 +1,219 @@
+package ephemeral
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// The types of receipts.
+const (
+	Read        = "m.read"
+	ReadPrivate = "m.read.private"
+	FullyRead   = "m.fully_read" // a marker in the room's account data, only sent like a receipt
+)
+
+// MainTimeline is the thread id of what is in no thread.
+const MainTimeline = "main"
+
+// threadHops bounds how far an event's relations are followed to its thread.
+// spec: client-server-api#threaded-read-receipts
+const threadHops = 3
+
+// Receipts is how far users have read.
+type Receipts struct{ store *store.Store }
+
+// NewReceipts makes the service.
+func NewReceipts(s *store.Store) *Receipts { return &Receipts{s} }
+
+// Receipt says that a user has read up to an event.
+type Receipt struct {
+	Type   string
+	Event  id.Event
+	Thread string // a thread root, main, or empty: unthreaded
+}
+
+// Send moves a user's receipts in a room forward; none ever moves back.
+// spec: client-server-api#post_matrixclientv3roomsroomidreceiptreceipttypeeventid
+func (r *Receipts) Send(ctx context.Context, user id.User, room id.Room, receipts ...Receipt) error {
+	for _, x := range receipts {
+		switch {
+		case x.Type != Read && x.Type != ReadPrivate && x.Type != FullyRead:
+			return errcode.InvalidParam("there is no receipt type %q", x.Type)
+		case x.Thread != "" && x.Type == FullyRead:
+			return errcode.InvalidParam("m.fully_read has no thread_id")
+		case x.Thread == "" || x.Thread == MainTimeline:
+		default:
+			if _, err := id.ParseEvent(x.Thread); err != nil {
+				return errcode.InvalidParam("thread_id: %s", err)
+			}
+		}
+	}
+	now := time.Now().UnixMilli()
+	return r.store.Update(ctx, func(tx *store.Tx) error {
+		p, err := findPlace(tx, room, user)
+		if err != nil {
+			return err
+		}
+		for _, x := range receipts {
+			e, err := readEvent(tx, p.room, x)
+			if err != nil {
+				return err
+			}
+			if x.Type == FullyRead {
+				err = setFullyRead(tx, user, room, p, e)
+			} else {
+				err = setReceipt(tx, p, x, e, now)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readEvent finds the event that was read: it must be in the room's timeline and in the thread.
+func readEvent(tx *store.Tx, room store.RoomNID, x Receipt) (store.Event, error) {
+	e, ok, err := tx.Events.GetID(x.Event)
+	if err != nil {
+		return e, err
+	}
+	if !ok || e.Room != room || e.Position == 0 {
+		return e, errcode.NotFound("the event is not in the room")
+	}
+	// A redacted event has lost its relations, and clients still read past it.
+	if x.Thread == "" || x.Thread == string(x.Event) || e.RedactedBy != 0 {
+		return e, nil
+	}
+	thread, err := threadOf(tx, e.NID)
+	if err == nil && thread != x.Thread {
+		err = errcode.InvalidParam("the event is not in that thread")
+	}
+	return e, err
+}
+
+// threadOf is the root of the thread that an event is in, or main.
+func threadOf(tx *store.Tx, e store.EventNID) (string, error) {
+	for range threadHops {
+		rel, ok, err := tx.Relations.Get(e)
+		if err != nil || !ok {
+			return MainTimeline, err
+		}
+		if rel.RelType == "m.thread" {
+			return string(rel.Target), nil
+		}
+		if e, ok, err = tx.Events.Find(rel.Target); err != nil || !ok {
+			return MainTimeline, err
+		}
+	}
+	return MainTimeline, nil
+}
+
+func setReceipt(tx *store.Tx, p place, x Receipt, e store.Event, now int64) error {
+	private := x.Type == ReadPrivate
+	old, ok, err := tx.Receipts.Get(p.room, p.user, private, x.Thread)
+	if err != nil || ok && old.EventPosition >= e.Position {
+		return err
+	}
+	err = tx.Receipts.Set(store.Receipt{Room: p.room, User: p.user, Private: private, Thread: x.Thread,
+		Event: e.ID, EventPosition: e.Position, TS: now, Position: tx.NextPosition()})
+	if err != nil {
+		return err
+	}
+	if private {
+		tx.Touch(stream.Receipt, p.room, p.user)
+		return nil
+	}
+	members, err := tx.Members.LocalJoined(p.room)
+	if err == nil {
+		tx.Touch(stream.Receipt, p.room, members...)
+	}
+	return err
+}
+
+// setFullyRead moves the read marker.
+// spec: client-server-api#fully-read-markers
+func setFullyRead(tx *store.Tx, user id.User, room id.Room, p place, e store.Event) error {
+	content, ok, err := tx.AccountData.GetRoom(user, room, FullyRead)
+	if err != nil {
+		return err
+	}
+	if ok {
+		name, _ := canonical.GetString(content, "event_id")
+		old, ok, err := tx.Events.GetID(id.Event(name))
+		if err != nil || ok && old.Room == p.room && old.Position >= e.Position {
+			return err
+		}
+	}
+	value := append(canonical.AppendString([]byte(`{"event_id":`), e.ID), '}')
+	return tx.AccountData.SetRoom(user, room, FullyRead, value)
+}
+
+// shown is one receipt in the content of m.receipt.
+type shown struct {
+	TS     int64  `json:"ts"`
+	Thread string `json:"thread_id,omitempty"`
+}
+
+// receiptContent is by event, type of receipt, and user.
+type receiptContent map[id.Event]map[string]map[id.User]shown
+
+// ReceiptContents makes the contents of m.receipt events with a room's receipts
+// that viewer may see and that changed after a position up to another. One is
+// enough unless somebody has read an event in two threads.
+func ReceiptContents(tx *store.Tx, room store.RoomNID, viewer store.UserNID, after, upTo int64) ([]jsontext.Value, error) {
+	receipts, err := tx.Receipts.InRoom(room, viewer, after, upTo)
+	if err != nil {
+		return nil, err
+	}
+	var contents []receiptContent
+	for _, r := range receipts {
+		user, err := tx.IDs.UserID(r.User)
+		if err != nil {
+			return nil, err
+		}
+		typ := Read
+		if r.Private {
+			typ = ReadPrivate
+		}
+		i := 0
+		for i < len(contents) && contents[i].has(r.Event, typ, user) {
+			i++
+		}
+		if i == len(contents) {
+			contents = append(contents, receiptContent{})
+		}
+		contents[i].add(r.Event, typ, user, shown{r.TS, r.Thread})
+	}
+	values := make([]jsontext.Value, len(contents))
+	for i, c := range contents {
+		if values[i], err = json.Marshal(c, json.Deterministic(true)); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+func (c receiptContent) has(e id.Event, typ string, u id.User) bool {
+	_, ok := c[e][typ][u]
+	return ok
+}
+
+func (c receiptContent) add(e id.Event, typ string, u id.User, s shown) {
+	if c[e] == nil {
+		c[e] = map[string]map[id.User]shown{}
+	}
+	if c[e][typ] == nil {
+		c[e][typ] = map[id.User]shown{}
+	}
+	c[e][typ][u] = s
+}

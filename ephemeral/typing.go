@@ -1,0 +1,187 @@
+package ephemeral
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+const (
+	defaultTyping = 30 * time.Second
+	maxTyping     = 2 * time.Minute
+	// maxQuietRooms bounds how many rooms are remembered where nobody types any more.
+	maxQuietRooms = 10_000
+)
+
+// Typing is who is typing where, in memory only.
+type Typing struct {
+	store *store.Store
+	hub   *stream.Hub
+
+	mu    sync.Mutex // held while the hub is told, so that no reader misses what it was told of
+	rooms map[store.RoomNID]*typists
+}
+
+// typists are those who type in one room.
+type typists struct {
+	users    map[id.User]*typist
+	position int64 // of the last change, volatile
+}
+
+type typist struct {
+	until time.Time
+	timer *time.Timer
+}
+
+// NewTyping makes the service.
+func NewTyping(s *store.Store, hub *stream.Hub) *Typing {
+	return &Typing{store: s, hub: hub, rooms: map[store.RoomNID]*typists{}}
+}
+
+// Set says that a user types in a room for some time (0: a usual one), or stops.
+// spec: client-server-api#put_matrixclientv3roomsroomidtypinguserid
+func (t *Typing) Set(ctx context.Context, user id.User, room id.Room, typing bool, timeout time.Duration) error {
+	if timeout < 0 {
+		return errcode.InvalidParam("timeout is below zero")
+	}
+	if timeout == 0 {
+		timeout = defaultTyping
+	}
+	var p place
+	var members []store.UserNID
+	err := t.store.View(ctx, func(tx *store.Tx) (err error) {
+		if p, err = findPlace(tx, room, user); err == nil {
+			members, err = tx.Members.LocalJoined(p.room)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if typing {
+		t.start(p.room, user, min(timeout, maxTyping), members)
+	} else {
+		t.stop(p.room, user, members, time.Time{})
+	}
+	return nil
+}
+
+func (t *Typing) start(room store.RoomNID, user id.User, timeout time.Duration, members []store.UserNID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.rooms[room]
+	if r == nil {
+		t.forgetQuiet()
+		r = &typists{users: map[id.User]*typist{}}
+		t.rooms[room] = r
+	}
+	until := time.Now().Add(timeout)
+	if who := r.users[user]; who != nil {
+		who.until = until
+		who.timer.Reset(timeout)
+		return
+	}
+	who := &typist{until: until}
+	who.timer = time.AfterFunc(timeout, func() { t.expire(room, user) })
+	r.users[user] = who
+	t.publish(room, r, members)
+}
+
+// stop ends a user's typing; if a time is given, only when it is up by then.
+func (t *Typing) stop(room store.RoomNID, user id.User, members []store.UserNID, upBy time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.rooms[room]
+	if r == nil || r.users[user] == nil || !upBy.IsZero() && r.users[user].until.After(upBy) {
+		return
+	}
+	r.users[user].timer.Stop()
+	delete(r.users, user)
+	t.publish(room, r, members)
+}
+
+func (t *Typing) expire(room store.RoomNID, user id.User) {
+	now := time.Now()
+	var members []store.UserNID
+	err := t.store.View(context.Background(), func(tx *store.Tx) (err error) {
+		members, err = tx.Members.LocalJoined(room)
+		return err
+	})
+	if err != nil {
+		slog.Warn("end of typing is told to nobody", "error", err)
+	}
+	t.stop(room, user, members, now)
+}
+
+func (t *Typing) publish(room store.RoomNID, r *typists, members []store.UserNID) {
+	r.position = t.hub.PublishVolatile(stream.Typing, room, members)
+}
+
+// forgetQuiet makes room in memory; a client that has waited since long before
+// then may show somebody typing until the next change.
+func (t *Typing) forgetQuiet() {
+	if len(t.rooms) < maxQuietRooms {
+		return
+	}
+	maps.DeleteFunc(t.rooms, func(_ store.RoomNID, r *typists) bool { return len(r.users) == 0 })
+}
+
+// In lists who types in a room.
+func (t *Typing) In(room store.RoomNID) []id.User {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.rooms[room]; r != nil {
+		return slices.Sorted(maps.Keys(r.users))
+	}
+	return nil
+}
+
+// Changed lists the rooms where somebody began or stopped typing after a
+// volatile position, for readers whom the hub cannot tell.
+func (t *Typing) Changed(after int64) []store.RoomNID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var rooms []store.RoomNID
+	for nid, r := range t.rooms {
+		if r.position > after {
+			rooms = append(rooms, nid)
+		}
+	}
+	slices.Sort(rooms)
+	return rooms
+}
+
+// Content is the content of m.typing for a room, with an empty list when nobody types.
+func (t *Typing) Content(room store.RoomNID) jsontext.Value {
+	b := []byte(`{"user_ids":[`)
+	for i, u := range t.In(room) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = canonical.AppendString(b, u)
+	}
+	return append(b, `]}`...)
+}
+
+// Close ends all timers.
+func (t *Typing) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.rooms {
+		for _, who := range r.users {
+			who.timer.Stop()
+		}
+	}
+	clear(t.rooms)
+}
