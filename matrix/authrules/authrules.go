@@ -181,7 +181,7 @@ func checkLevels(ev *event.PDU, levels *PowerLevels) error {
 	return nil
 }
 
-// spec: rooms/v12#authorization-rules 1
+// spec: rooms/v12#authorisation-rules 1
 func checkCreate(ev *event.PDU) error {
 	v := ev.Version
 	if len(ev.PrevEvents) > 0 {
@@ -235,7 +235,7 @@ func refusesServer(create *event.PDU, server id.Server) bool {
 	return string(create.ContentValue("m.federate")) == "false"
 }
 
-// spec: rooms/v1#authorization-rules 4
+// spec: rooms/v1#authorisation-rules 4
 func checkAliases(ev *event.PDU) error {
 	if ev.StateKey == nil {
 		return deny(rule(ev.Version, ruleAliases, 1), "m.room.aliases has no state key")

@@ -10,7 +10,7 @@ import (
 
 // Creators lists the users who made a room. Where the version gives creators
 // privileges, these are all who have them.
-// spec: rooms/v12#authorization-rules
+// spec: rooms/v12#authorisation-rules
 // msc: 4289
 func Creators(create *event.PDU) []id.User {
 	list := []id.User{founder(create)}

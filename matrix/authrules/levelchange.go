@@ -8,7 +8,7 @@ import (
 
 // checkPowerLevels is the rule for m.room.power_levels: nobody touches what is
 // above them, nor raises anything above themselves.
-// spec: rooms/v12#authorization-rules 10
+// spec: rooms/v12#authorisation-rules 10
 func checkPowerLevels(ev *event.PDU, old *PowerLevels) error {
 	v := ev.Version
 	next := &PowerLevels{Event: ev, creators: old.creators, privileged: old.privileged}

@@ -9,7 +9,7 @@ import (
 // JoinAuthorisedVia is the user by whose leave a member joins a restricted room,
 // in room versions that know such. The event must carry a valid signature of
 // that user's server: rule 4.2.1, in version 12 5.2.1.
-// spec: rooms/v8#authorization-rules 4.2
+// spec: rooms/v8#authorisation-rules 4.2
 func JoinAuthorisedVia(ev *event.PDU) (user id.User, ok bool) {
 	if !ev.Version.RestrictedJoins || ev.Type != event.TypeMember {
 		return "", false
@@ -20,7 +20,7 @@ func JoinAuthorisedVia(ev *event.PDU) (user id.User, ok bool) {
 }
 
 // checkMember is the rule for m.room.member.
-// spec: rooms/v12#authorization-rules 5
+// spec: rooms/v12#authorisation-rules 5
 func checkMember(ev *event.PDU, state *State) error {
 	v := ev.Version
 	if ev.StateKey == nil || ev.ContentValue("membership") == nil {
@@ -49,7 +49,7 @@ func checkMember(ev *event.PDU, state *State) error {
 	return deny(memberRule(v, memberUnknown), "the membership is unknown")
 }
 
-// spec: rooms/v12#authorization-rules 5.3
+// spec: rooms/v12#authorisation-rules 5.3
 func checkJoin(ev *event.PDU, state *State) error {
 	v := ev.Version
 	if len(ev.PrevEvents) == 1 && ev.PrevEvents[0] == state.Create.ID && *ev.StateKey == string(founder(state.Create)) {
@@ -82,7 +82,7 @@ func checkJoin(ev *event.PDU, state *State) error {
 }
 
 // checkAuthorised asks whether a user who may invite let the member in.
-// spec: rooms/v12#authorization-rules 5.3.5.2
+// spec: rooms/v12#authorisation-rules 5.3.5.2
 func checkAuthorised(ev *event.PDU, state *State) error {
 	v := ev.Version
 	via, ok := JoinAuthorisedVia(ev)
@@ -102,7 +102,7 @@ func checkAuthorised(ev *event.PDU, state *State) error {
 	return nil
 }
 
-// spec: rooms/v12#authorization-rules 5.4
+// spec: rooms/v12#authorisation-rules 5.4
 func checkInvite(ev *event.PDU, state *State) error {
 	v := ev.Version
 	if invite := ev.ContentValue("third_party_invite"); invite != nil {
@@ -124,7 +124,7 @@ func checkInvite(ev *event.PDU, state *State) error {
 	return nil
 }
 
-// spec: rooms/v12#authorization-rules 5.5
+// spec: rooms/v12#authorisation-rules 5.5
 func checkLeave(ev *event.PDU, state *State) error {
 	v := ev.Version
 	current := state.membership(string(ev.Sender))
@@ -151,7 +151,7 @@ func checkLeave(ev *event.PDU, state *State) error {
 	return nil
 }
 
-// spec: rooms/v12#authorization-rules 5.6
+// spec: rooms/v12#authorisation-rules 5.6
 func checkBan(ev *event.PDU, state *State) error {
 	v := ev.Version
 	if state.membership(string(ev.Sender)) != event.MembershipJoin {
@@ -168,7 +168,7 @@ func checkBan(ev *event.PDU, state *State) error {
 	return nil
 }
 
-// spec: rooms/v12#authorization-rules 5.7
+// spec: rooms/v12#authorisation-rules 5.7
 func checkKnock(ev *event.PDU, state *State) error {
 	v := ev.Version
 	if r := joinRuleOf(state.JoinRules); r != "knock" && !(r == "knock_restricted" && v.KnockRestricted) {

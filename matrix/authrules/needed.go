@@ -99,8 +99,8 @@ type AuthEvent struct {
 
 // CheckAuthEvents judges the list of auth_events that an event came with: given
 // are the events that it names. It returns nil or a *Denied.
-// spec: rooms/v11#authorization-rules 2
-// spec: rooms/v12#authorization-rules 3
+// spec: rooms/v11#authorisation-rules 2
+// spec: rooms/v12#authorisation-rules 3
 func CheckAuthEvents(ev *event.PDU, authEvents []AuthEvent) error {
 	v := ev.Version
 	if ev.Type == event.TypeCreate {

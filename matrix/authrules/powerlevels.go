@@ -143,7 +143,7 @@ func levelOf(list []level, name string) (int64, bool) {
 }
 
 // parse reads the content and applies those rules that look at nothing else.
-// spec: rooms/v12#authorization-rules 10.1 10.2 10.3 10.4
+// spec: rooms/v12#authorisation-rules 10.1 10.2 10.3 10.4
 func (p *PowerLevels) parse(v *roomversion.Version, content []byte) error {
 	for i, name := range levelNames {
 		raw := canonical.Get(content, name)

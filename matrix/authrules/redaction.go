@@ -3,7 +3,7 @@ package authrules
 import "hearth/matrix/event"
 
 // checkRedaction is the rule for redactions that room versions 1 and 2 have.
-// spec: rooms/v1#authorization-rules 11
+// spec: rooms/v1#authorisation-rules 11
 func checkRedaction(ev *event.PDU, levels *PowerLevels) error {
 	if levels.UserLevel(ev.Sender) >= levels.Redact() {
 		return nil

@@ -87,6 +87,10 @@ func TestRules(t *testing.T) {
 		{"CVE-2025-54315: a create event of another room", func(r *room) {
 			r.state[event.StateTuple{Type: event.TypeCreate}].ID = "$other"
 		}, message("alice"), "1-11:ok 12:2"},
+		{"synapse 1.2.0: redacting the create event does not take the room back to version 1", func(r *room) {
+			r.put("alice", event.TypeCreate, "", `{"creator":"@alice:a"}`)
+			joinRule("knock")(r)
+		}, to("zoe", "zoe", "knock"), "1-5:5.6 6:4.6 7-12:ok"},
 		// 3, in version 12 4
 		{"a foreigner where none are let in", func(r *room) { r.put("alice", event.TypeCreate, "", `{"creator":"@alice:a","m.federate":false}`) }, message("bob"), "1-11:3 12:4"},
 		{"the creator's server where no others are let in", func(r *room) { r.put("alice", event.TypeCreate, "", `{"creator":"@alice:a","m.federate":false}`) }, message("alice"), "1-12:ok"},

@@ -11,7 +11,7 @@ import (
 
 // checkThirdPartyInvite judges an invite that redeems one which was sent to an
 // e-mail address or the like.
-// spec: rooms/v12#authorization-rules 5.4.1
+// spec: rooms/v12#authorisation-rules 5.4.1
 func checkThirdPartyInvite(ev *event.PDU, invite []byte, state *State) error {
 	v := ev.Version
 	if state.membership(*ev.StateKey) == event.MembershipBan {

@@ -107,6 +107,9 @@ func (g *tangle) draft(n int) *event.PDU {
 		return stateEvent(name, event.TypePowerLevels, "", sender, g.levels(), g.ts)
 	case 6:
 		rule := []string{"public", "invite", "knock"}[g.rand.IntN(3)]
+		if !g.version.Knock {
+			rule = "public"
+		}
 		return stateEvent(name, event.TypeJoinRules, "", sender, `{"join_rule":"`+rule+`"}`, g.ts)
 	case 7:
 		return stateEvent(name, event.TypeTopic, "", sender, `{"topic":"t"}`, g.ts)

@@ -47,16 +47,14 @@ func (b *bodies) disputes() []dispute {
 
 // decide settles the disputes of one kind, and only then makes the outcome part of
 // the state.
-func (b *bodies) decide(state *partialState, disputes []dispute, kind Kind, choose func(*partialState, []Index) (Index, bool)) {
+func (b *bodies) decide(state *partialState, disputes []dispute, kind Kind, choose func(*partialState, []Index) Index) {
 	var chosen []Index
 	for _, d := range disputes {
 		if d.kind != kind {
 			continue
 		}
 		b.sortByDepth(d.events)
-		if i, ok := choose(state, d.events); ok {
-			chosen = append(chosen, i)
-		}
+		chosen = append(chosen, choose(state, d.events))
 	}
 	for _, i := range chosen {
 		state.apply(i, b.body(i))
@@ -74,7 +72,7 @@ func (b *bodies) sortByDepth(events []Index) {
 
 // lastAllowed takes the first event as given and then goes on for as long as each
 // event is allowed by the one before.
-func (b *bodies) lastAllowed(state *partialState, events []Index) (Index, bool) {
+func (b *bodies) lastAllowed(state *partialState, events []Index) Index {
 	tuple := b.body(events[0]).Tuple()
 	before, had := state.entries[tuple]
 	defer func() {
@@ -92,17 +90,18 @@ func (b *bodies) lastAllowed(state *partialState, events []Index) (Index, bool) 
 		}
 		last = i
 	}
-	return last, true
+	return last
 }
 
-// firstAllowed takes the deepest event that is allowed.
-func (b *bodies) firstAllowed(state *partialState, events []Index) (Index, bool) {
+// firstAllowed takes the deepest event that is allowed. If none is, it takes the
+// shallowest: the specification does not say, and this is what other servers do.
+func (b *bodies) firstAllowed(state *partialState, events []Index) Index {
 	for _, i := range slices.Backward(events) {
 		if b.allowedV1(state, i) {
-			return i, true
+			return i
 		}
 	}
-	return 0, false
+	return events[0]
 }
 
 // allowedV1 judges an event against the state so far and nothing else.
