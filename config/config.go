@@ -34,6 +34,10 @@ type Config struct {
 	RegistrationRequiresToken bool           `yaml:"registration_requires_token" default:"false" doc:"Let those register who have a registration token."`
 	RegistrationSharedSecret  string         `yaml:"registration_shared_secret" doc:"Who knows it can make accounts and administrators with register_new_matrix_user."`
 	RegistrationSecretPath    string         `yaml:"registration_shared_secret_path" doc:"A file that holds the secret; made when missing."`
+	SessionLifetime           Duration       `yaml:"session_lifetime" default:"0" doc:"How long a login lasts; 0: until logging out."`
+	AccessTokenLifetime       Duration       `yaml:"refreshable_access_token_lifetime" default:"5m" doc:"How long the access tokens of clients that refresh them last."`
+	RefreshTokenLifetime      Duration       `yaml:"refresh_token_lifetime" default:"0" doc:"How long refresh tokens last; 0: for ever."`
+	PlainTokenLifetime        Duration       `yaml:"nonrefreshable_access_token_lifetime" default:"0" doc:"How long the access tokens of other clients last; 0: for ever."`
 	AllowGuestAccess          bool           `yaml:"allow_guest_access" default:"false" doc:"Let people look around without an account."`
 	AutoJoinRooms             []string       `yaml:"auto_join_rooms" doc:"Room aliases that new users join."`
 	Password                  PasswordConfig `yaml:"password_config" doc:"Logging in with passwords."`

@@ -138,7 +138,7 @@ func TestAllMistakesAreToldAtOnce(t *testing.T) {
 }
 
 func TestRefusedKeysMayBeOff(t *testing.T) {
-	dir := folder(t, "a.yaml", "server_name: x\nmodules: []\nretention: {enabled: false}\nsession_lifetime:\n")
+	dir := folder(t, "a.yaml", "server_name: x\nmodules: []\nretention: {enabled: false}\nspam_checker:\n")
 	if _, _, err := Load(dir + "/a.yaml"); err != nil {
 		t.Error(err)
 	}

@@ -15,7 +15,6 @@ var refused = map[string]string{
 	"block_non_admin_invites":                         "everybody could invite",
 	"require_auth_for_profile_requests":               "profiles would be readable without logging in",
 	"limit_profile_requests_to_users_who_share_rooms": "profiles would be readable by everybody",
-	"session_lifetime":                                "sessions would not end",
 	"limit_usage_by_mau":                              "the number of users would not be limited",
 	"user_consent":                                    "users would not be asked for consent",
 	"retention":                                       "messages would be kept longer than promised",

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"hearth/account"
 	"hearth/config"
+	"hearth/matrix/id"
 )
 
 func localserveCommand() *cobra.Command {
@@ -25,7 +32,12 @@ func localserveCommand() *cobra.Command {
 			}
 			log := newLog(cfg, cmd.ErrOrStderr())
 			return run(cmd.Context(), cfg, log, func(s *server) error {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "\nhearth is ready: point a Matrix client (Element, Cinny, gomuks, …) at\n\n    %s\n\n", cfg.PublicBaseURL)
+				users, err := s.localUsers(cmd.Context())
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nHearth is ready. Point a Matrix client (Element, Cinny, gomuks, …) at\n\n    %s\n\nand log in with one of these names and passwords:\n\n%s\n",
+					cfg.PublicBaseURL, users)
 				return err
 			})
 		},
@@ -46,4 +58,47 @@ func localConfig(dir string, port int) *config.Config {
 	cfg.AllowGuestAccess = true
 	cfg.WithoutRateLimits()
 	return cfg
+}
+
+// localUsers makes alice and bob at the first start, and tells their passwords
+// at each: they are kept beside the data, which is for trying out.
+func (s *server) localUsers(ctx context.Context) (string, error) {
+	passwords, err := localPasswords(filepath.Join(s.cfg.Hearth.DataDir, "users.txt"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(passwords) {
+		var name, password string
+		if _, err := fmt.Sscan(line, &name, &password); err != nil {
+			return "", fmt.Errorf("read users.txt: %w", err)
+		}
+		_, exists, err := s.accounts.GetUser(ctx, id.MakeUser(name, s.cfg.ServerName))
+		if err != nil {
+			return "", err
+		}
+		if exists {
+			continue
+		}
+		hash, err := s.accounts.HashPassword(ctx, password)
+		if err != nil {
+			return "", err
+		}
+		if _, err := s.accounts.Register(ctx, account.Registration{Username: name, PasswordHash: hash, InhibitLogin: true}); err != nil {
+			return "", fmt.Errorf("make %s: %w", name, err)
+		}
+	}
+	return passwords, nil
+}
+
+// localPasswords reads lines of name and password, and writes them first where
+// there are none.
+func localPasswords(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		for _, name := range []string{"alice", "bob"} {
+			b = fmt.Appendf(b, "    %-6s %s\n", name, strings.ToLower(rand.Text()[:12]))
+		}
+		err = os.WriteFile(file, b, 0o600)
+	}
+	return string(b), err
 }

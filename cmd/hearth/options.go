@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/account"
+	"hearth/api/client"
+	"hearth/api/httpx"
+	"hearth/config"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+func storeOptions(cfg *config.Config) (store.Options, error) {
+	o := store.Options{Server: cfg.ServerName}
+	switch cfg.Database.Name {
+	case "psycopg2":
+		o.Postgres = postgresDSN(cfg.Database.Args)
+	default:
+		o.SQLite = filepath.Join(cfg.Hearth.DataDir, "homeserver.db")
+		if path, ok := cfg.Database.Args["database"].(string); ok && path != "" {
+			if strings.HasPrefix(path, ":memory:") {
+				return o, errors.New("database.args.database: a server that forgets everything is not supported")
+			}
+			o.SQLite = path
+		}
+	}
+	return o, nil
+}
+
+// postgresDSN writes libpq keywords as a connection string. Synapse's pool
+// options (cp_*) are not libpq's.
+func postgresDSN(args map[string]any) string {
+	var b strings.Builder
+	for k, v := range args {
+		switch {
+		case k == "database":
+			k = "dbname"
+		case strings.HasPrefix(k, "cp_"):
+			continue
+		}
+		value := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(fmt.Sprint(v))
+		fmt.Fprintf(&b, "%s='%s' ", k, value)
+	}
+	return b.String()
+}
+
+func rates(cfg *config.Config) map[httpx.Limit]httpx.Rate {
+	table := map[httpx.Limit]config.Rate{
+		httpx.Message:                   cfg.RCMessage,
+		httpx.Registration:              cfg.RCRegistration,
+		httpx.RegistrationTokenValidity: cfg.RCTokenValidity,
+		httpx.LoginAddress:              cfg.RCLogin.Address,
+		httpx.LoginAccount:              cfg.RCLogin.Account,
+		httpx.LoginFailedAttempts:       cfg.RCLogin.FailedAttempts,
+		httpx.JoinsLocal:                cfg.RCJoins.Local,
+		httpx.JoinsRemote:               cfg.RCJoins.Remote,
+		httpx.JoinsPerRoom:              cfg.RCJoinsPerRoom,
+		httpx.InvitesPerRoom:            cfg.RCInvites.PerRoom,
+		httpx.InvitesPerUser:            cfg.RCInvites.PerUser,
+		httpx.InvitesPerIssuer:          cfg.RCInvites.PerIssuer,
+		httpx.AdminRedaction:            cfg.RCAdminRedaction,
+		httpx.ThirdPartyValidation:      cfg.RCThirdParty,
+		httpx.MediaCreate:               cfg.RCMediaCreate,
+		httpx.Reports:                   cfg.RCReports,
+		httpx.RoomCreation:              cfg.RCRoomCreation,
+		httpx.UserDirectory:             cfg.RCUserDirectory,
+		httpx.DelayedEvent:              cfg.RCDelayedEventMgt,
+	}
+	out := make(map[httpx.Limit]httpx.Rate, len(table))
+	for kind, r := range table {
+		out[kind] = httpx.Rate{PerSecond: r.PerSecond, Burst: r.Burst}
+	}
+	return out
+}
+
+func clientOptions(cfg *config.Config) client.Options {
+	o := client.Options{
+		ServerName:         cfg.ServerName,
+		BaseURL:            cfg.PublicBaseURL,
+		DefaultRoomVersion: cfg.DefaultRoomVersion,
+		PasswordChange:     cfg.Password.Enabled == "true" && cfg.Password.Local,
+		WellKnown:          map[string]jsontext.Value{},
+		Support:            client.Support{Page: cfg.Hearth.SupportPage},
+	}
+	for k, v := range cfg.ExtraClientWellKnown {
+		b, err := json.Marshal(v, json.Deterministic(true))
+		if err != nil {
+			continue // YAML's values are all JSON values
+		}
+		o.WellKnown[k] = b
+	}
+	switch contact := cfg.AdminContact; {
+	case strings.HasPrefix(contact, "mailto:"):
+		o.Support.Contacts = []client.Contact{{Email: strings.TrimPrefix(contact, "mailto:"), Role: "m.role.admin"}}
+	case strings.HasPrefix(contact, "@"):
+		o.Support.Contacts = []client.Contact{{Matrix: id.User(contact), Role: "m.role.admin"}}
+	}
+	return o
+}
+
+func accountOptions(cfg *config.Config) account.Options {
+	a := cfg.Hearth.Argon2
+	o := account.Options{
+		ServerName:          cfg.ServerName,
+		EnableRegistration:  cfg.EnableRegistration,
+		WithoutVerification: cfg.RegistrationUnverified,
+		RequireToken:        cfg.RegistrationRequiresToken,
+		SharedSecret:        cfg.RegistrationSharedSecret,
+		AllowGuests:         cfg.AllowGuestAccess,
+		SessionLifetime:     time.Duration(cfg.SessionLifetime),
+		AccessLifetime:      time.Duration(cfg.AccessTokenLifetime),
+		RefreshLifetime:     time.Duration(cfg.RefreshTokenLifetime),
+		PlainLifetime:       time.Duration(cfg.PlainTokenLifetime),
+		Passwords: account.Passwords{
+			NoLogin:   cfg.Password.Enabled != "true" || !cfg.Password.Local,
+			NoReauth:  cfg.Password.Enabled == "false" || !cfg.Password.Local,
+			Pepper:    cfg.Password.Pepper,
+			MemoryKiB: uint32(a.Memory / 1024), Time: uint32(a.Time), Threads: uint8(a.Threads),
+		},
+	}
+	if p := cfg.Password.Policy; p.Enabled {
+		o.Passwords.MinLength = p.MinLength
+		o.Passwords.WantDigit, o.Passwords.WantSymbol = p.Digit, p.Symbol
+		o.Passwords.WantLower, o.Passwords.WantUpper = p.Lowercase, p.Uppercase
+	}
+	return o
+}

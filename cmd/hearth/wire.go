@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+
+	"hearth/account"
+	"hearth/api/client"
+	"hearth/api/federation"
+	"hearth/api/httpx"
+	"hearth/config"
+	"hearth/directory"
+	"hearth/matrix/id"
+	"hearth/matrix/pushrules"
+	"hearth/push"
+	"hearth/room"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// server is all services, wired.
+type server struct {
+	cfg       *config.Config
+	log       *slog.Logger
+	store     *store.Store
+	hub       *stream.Hub
+	limits    *httpx.Limiter
+	accounts  *account.Accounts
+	rooms     *room.Engine
+	directory *directory.Directory
+	push      *push.Service
+	router    *httpx.Router
+}
+
+// build makes every service, from the bottom up, and mounts the APIs.
+func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, error) {
+	if err := os.MkdirAll(cfg.Hearth.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	key, err := config.LoadSigningKey(cfg.SigningKeyPath)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{cfg: cfg, log: log, limits: httpx.NewLimiter(rates(cfg))}
+	if err := s.openStore(ctx); err != nil {
+		return nil, err
+	}
+	s.accounts = account.New(s.store, accountOptions(cfg))
+	s.rooms = room.New(s.store, room.Options{
+		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
+		DefaultVersion: cfg.DefaultRoomVersion,
+		Profile:        s.profile,
+	})
+	s.directory = directory.New(s.store, s.rooms)
+	s.push = push.New(s.store, s.rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
+	s.connect()
+	s.mount(key)
+	return s, nil
+}
+
+// openStore opens the database and the hub, each of which needs the other.
+func (s *server) openStore(ctx context.Context) (err error) {
+	o, err := storeOptions(s.cfg)
+	if err != nil {
+		return err
+	}
+	// Nothing is committed before hub is set: Open has no writers yet.
+	o.Published = func(c stream.Commit) (wake func()) { return s.hub.Publish(c) }
+	if s.store, err = store.Open(ctx, o); err != nil {
+		return err
+	}
+	s.hub = stream.NewHub(s.store.Position())
+	return nil
+}
+
+// connect sets what services do for one another: siblings do not know each other.
+func (s *server) connect() {
+	s.accounts.Registered = append(s.accounts.Registered, s.autoJoin)
+	s.accounts.ProfileChanged = append(s.accounts.ProfileChanged, s.rooms.UpdateProfile)
+	s.accounts.Deactivated = append(s.accounts.Deactivated, s.leaveAll)
+	s.accounts.PasswordAttempt = func(u id.User, failed bool) error {
+		if failed {
+			return s.limits.Take(httpx.LoginFailedAttempts, string(u))
+		}
+		return s.limits.Check(httpx.LoginFailedAttempts, string(u))
+	}
+}
+
+// mount makes the router of all APIs.
+func (s *server) mount(key config.SigningKey) {
+	s.router = &httpx.Router{Authenticate: s.authenticate, Limits: s.limits, Log: s.log}
+	clients := &client.API{
+		Options:   clientOptions(s.cfg),
+		Limits:    s.limits,
+		Rooms:     s.rooms,
+		Directory: s.directory,
+		Push:      s.push,
+
+		RoomUpgraded: s.push.CopyRoom,
+	}
+	servers := &federation.API{ServerName: s.cfg.ServerName, Version: version, KeyID: key.ID, Key: key.Private}
+	if s.cfg.ServeServerWellKnown {
+		servers.Delegate = s.cfg.PublicBaseURL
+	}
+	s.router.Mount(clients.Routes()...)
+	s.router.Mount(servers.Routes()...)
+}
+
+// follow starts every background loop.
+func (s *server) follow(loops *runner) {
+	loops.start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.push).Run(ctx, s.hub) })
+}
+
+// authenticate finds the caller of a token.
+func (s *server) authenticate(ctx context.Context, token string, r *http.Request) (httpx.Caller, error) {
+	q := r.URL.Query()
+	device := q.Get("device_id")
+	if device == "" {
+		device = q.Get("org.matrix.msc3202.device_id")
+	}
+	c, err := s.accounts.Authenticate(ctx, account.Request{
+		Token: token, User: q.Get("user_id"), Device: id.Device(device),
+		// spec: client-server-api#account-locking
+		EvenLocked: strings.Contains(r.Pattern, "/logout"),
+		IP:         httpx.ClientIP(ctx), UserAgent: r.UserAgent(),
+	})
+	if err != nil {
+		return httpx.Caller{}, err
+	}
+	return httpx.Caller{
+		User: c.User, Device: c.Device, TokenID: c.TokenID, Guest: c.Guest, Admin: c.Admin,
+		Suspended: c.Suspended, AppService: c.Appservice, Unlimited: c.Unlimited,
+	}, nil
+}
+
+func (s *server) profile(ctx context.Context, u id.User) (p room.Profile, err error) {
+	p.DisplayName, p.AvatarURL, err = s.accounts.DisplayNameAndAvatar(ctx, u)
+	return p, err
+}
+
+// autoJoin puts a new user into the rooms that everybody shall be in. A room
+// that cannot be joined is for the administrator to mend; the account stands.
+func (s *server) autoJoin(ctx context.Context, u id.User) error {
+	for _, name := range s.cfg.AutoJoinRooms {
+		alias, err := id.ParseAlias(name)
+		if err == nil {
+			var r id.Room
+			if r, _, err = s.directory.Resolve(ctx, alias); err == nil {
+				err = s.rooms.Join(ctx, room.Change{Room: r, Sender: u, Target: u})
+			}
+		}
+		if err != nil {
+			s.log.Warn("auto_join_rooms", "room", name, "user", u, "error", err)
+		}
+	}
+	return nil
+}
+
+// leaveAll takes a deactivated user out of every room.
+func (s *server) leaveAll(ctx context.Context, u id.User, _ bool) error {
+	var errs []error
+	for _, m := range []store.Membership{store.Join, store.Invite, store.Knock} {
+		rooms, err := s.rooms.RoomsOf(ctx, u, m)
+		errs = append(errs, err)
+		for _, r := range rooms {
+			if err := s.rooms.Leave(ctx, room.Change{Room: r, Sender: u, Target: u}); err != nil {
+				errs = append(errs, fmt.Errorf("leave %s: %w", r, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
