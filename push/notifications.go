@@ -154,11 +154,7 @@ func (l *listing) judge(room store.RoomNID, p store.Place) (n Notification, ok b
 
 func (l *listing) show(r *listedRoom, ev *room.Event, seen *sighting, actions []jsontext.Value) (n Notification, ok bool, err error) {
 	if r.view == nil {
-		row, _, err := l.tx.Rooms.GetNID(ev.Room)
-		if err != nil {
-			return n, false, err
-		}
-		if r.view, err = l.service.rooms.View(l.tx, row, l.user); err != nil {
+		if r.view, err = l.service.rooms.View(l.tx, r.counter.row, l.user); err != nil {
 			return n, false, err
 		}
 		r.view.Device = string(l.request.Device)
@@ -176,12 +172,16 @@ func (l *listing) room(nid store.RoomNID) (*listedRoom, error) {
 	if r, ok := l.rooms[nid]; ok {
 		return r, nil
 	}
+	row, _, err := l.tx.Rooms.GetNID(nid)
+	if err != nil {
+		return nil, err
+	}
 	at := place{l.user, nid}
 	read, err := readingOf(l.tx, at)
 	if err != nil {
 		return nil, err
 	}
-	r := &listedRoom{counter: counter{service: l.service, ctx: l.ctx, tx: l.tx, at: at, read: read}}
+	r := &listedRoom{counter: counter{service: l.service, ctx: l.ctx, tx: l.tx, row: row, at: at, read: read}}
 	l.rooms[nid] = r
 	return r, r.counter.prepare()
 }

@@ -447,6 +447,47 @@ func TestPushers(t *testing.T) {
 	}
 }
 
+func TestPushersGoWithTheirDevice(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, nil), push.Options{})
+	ctx := t.Context()
+	text := "x"
+	for i, device := range []id.Device{"A", "B"} {
+		w.must(w.push.SetPusher(ctx, bob, device, 1, push.PusherChange{
+			PushKey: fmt.Sprint(i), AppID: "app", Kind: jsontext.Value(`"http"`), AppDisplayName: &text, DeviceDisplayName: &text, Lang: &text,
+			Data: jsontext.Value(`{"url":"https://push.example.org/_matrix/push/v1/notify"}`),
+		}))
+	}
+	w.must(w.store.Update(ctx, func(tx *store.Tx) error { return w.push.DevicesDeleted(tx, bob, []id.Device{"A"}) }))
+	if all, err := w.push.Pushers(ctx, bob); err != nil || len(all) != 1 || all[0].Device != "B" {
+		t.Errorf("%+v %v", all, err)
+	}
+	w.must(w.push.PutRule(ctx, bob, pushrules.Room, pushrules.Rule{RuleID: "!r", Actions: []jsontext.Value{}}, "", ""))
+	w.must(w.push.Deactivated(ctx, bob, true))
+	all, err := w.push.Pushers(ctx, bob)
+	if _, gone := w.push.Rule(ctx, bob, pushrules.Room, "!r"); err != nil || len(all) != 0 || code(gone) != "M_NOT_FOUND" {
+		t.Errorf("%+v %v %v", all, err, gone)
+	}
+}
+
+// A snapshot that is behind the position asked for must not make later events count as counted.
+func TestEventsAfterTheSnapshotAreCountedLater(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, nil), legacy)
+	w.must(w.store.View(t.Context(), func(tx *store.Tx) error {
+		name, _, err := tx.Rooms.Get(w.room)
+		if err != nil {
+			return err
+		}
+		user, _, err := tx.IDs.FindUser(bob)
+		if err != nil {
+			return err
+		}
+		w.say(alice, "after the snapshot")
+		_, err = w.push.Unread(t.Context(), tx, user, name.NID, 1<<40)
+		return err
+	}))
+	w.wantUnread("afterwards", push.Counts{Main: push.Count{Notify: 1}})
+}
+
 func TestNotifications(t *testing.T) {
 	w := newWorld(t, storetest.Open(t, nil), legacy)
 	first := w.room

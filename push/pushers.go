@@ -94,6 +94,23 @@ func (s *Service) SetPusher(ctx context.Context, user id.User, device id.Device,
 	})
 }
 
+// DevicesDeleted takes away the pushers that a user's deleted devices had set.
+func (s *Service) DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
+	return tx.Push.DeletePushersOn(user, devices)
+}
+
+// Deactivated forgets the push rules and pushers of a user who is gone.
+func (s *Service) Deactivated(ctx context.Context, user id.User, _ bool) error {
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.AfterCommit(func() { s.rules.Invalidate(user) })
+		return tx.Push.DeleteAll(user)
+	})
+	if err != nil {
+		return fmt.Errorf("forget push rules and pushers of %s: %w", user, err)
+	}
+	return nil
+}
+
 // checkRoomFor refuses a pusher beyond the bound; to change one is always allowed.
 func checkRoomFor(tx *store.Tx, p store.Pusher) error {
 	all, err := tx.Push.Pushers(p.User)

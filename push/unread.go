@@ -30,9 +30,15 @@ func (s *Service) Unread(ctx context.Context, tx *store.Tx, user store.UserNID, 
 	if err != nil || !ok || member.Membership != store.Join {
 		return Counts{}, err
 	}
-	t, err := s.tally(ctx, tx, member, upTo)
+	row, _, err := tx.Rooms.GetNID(room)
 	if err != nil {
 		return Counts{}, fmt.Errorf("count the unread: %w", err)
+	}
+	// Not beyond what this snapshot has: what comes later would be taken for counted.
+	upTo = min(upTo, row.LastPosition)
+	t, err := s.tally(ctx, tx, row, member, upTo)
+	if err != nil {
+		return Counts{}, fmt.Errorf("count the unread in %s: %w", row.ID, err)
 	}
 	return t.counts(upTo), nil
 }
@@ -41,7 +47,7 @@ func (s *Service) Unread(ctx context.Context, tx *store.Tx, user store.UserNID, 
 // may have to be evaluated again after a restart.
 const saveAfter = 300
 
-func (s *Service) tally(ctx context.Context, tx *store.Tx, member store.Member, upTo int64) (*tally, error) {
+func (s *Service) tally(ctx context.Context, tx *store.Tx, row store.Room, member store.Member, upTo int64) (*tally, error) {
 	at := place{member.User, member.Room}
 	read, err := readingOf(tx, at)
 	if err != nil {
@@ -51,7 +57,7 @@ func (s *Service) tally(ctx context.Context, tx *store.Tx, member store.Member, 
 	if err != nil {
 		return nil, err
 	}
-	c := counter{service: s, ctx: ctx, tx: tx, at: at, read: read}
+	c := counter{service: s, ctx: ctx, tx: tx, row: row, at: at, read: read}
 	if old != nil && old.upTo < upTo {
 		if err := c.prepare(); err != nil {
 			return nil, err
@@ -125,6 +131,7 @@ type counter struct {
 	service *Service
 	ctx     context.Context
 	tx      *store.Tx
+	row     store.Room
 	at      place
 	read    *reading
 	tally   *tally
@@ -266,13 +273,9 @@ func (c *counter) prepare() error {
 }
 
 func (c *counter) roomContext(rules *pushrules.Compiled) (in pushrules.RoomContext, err error) {
-	row, ok, err := c.tx.Rooms.GetNID(c.at.room)
-	if err != nil || !ok {
-		return in, fmt.Errorf("read room %d: %w", c.at.room, err)
-	}
-	in.MemberCount = int(row.Joined)
+	in.MemberCount = int(c.row.Joined)
 	if rules.AsksDisplayName() {
-		own, err := c.service.stateEvent(c.tx, row, event.StateTuple{Type: event.TypeMember, Key: string(c.user)})
+		own, err := c.service.stateEvent(c.tx, c.row, event.StateTuple{Type: event.TypeMember, Key: string(c.user)})
 		if err != nil {
 			return in, err
 		}
@@ -283,7 +286,7 @@ func (c *counter) roomContext(rules *pushrules.Compiled) (in pushrules.RoomConte
 	var levels *authrules.PowerLevels // read when first asked for: few events need them
 	in.MayNotify = func(sender id.User, kind string) bool {
 		if levels == nil && c.err == nil {
-			levels, c.err = c.service.powerLevels(c.tx, row)
+			levels, c.err = c.service.powerLevels(c.tx, c.row)
 		}
 		return c.err == nil && levels.UserLevel(sender) >= levels.Notification(kind)
 	}
