@@ -82,7 +82,8 @@ func (s *server) openStore(ctx context.Context) (err error) {
 func (s *server) connect() {
 	s.accounts.Registered = append(s.accounts.Registered, s.autoJoin)
 	s.accounts.ProfileChanged = append(s.accounts.ProfileChanged, s.rooms.UpdateProfile)
-	s.accounts.Deactivated = append(s.accounts.Deactivated, s.leaveAll)
+	s.accounts.Deactivated = append(s.accounts.Deactivated, s.leaveAll, s.push.Deactivated)
+	s.accounts.DevicesDeleted = append(s.accounts.DevicesDeleted, s.push.DevicesDeleted)
 	s.accounts.PasswordAttempt = func(u id.User, failed bool) error {
 		if failed {
 			return s.limits.Take(httpx.LoginFailedAttempts, string(u))
