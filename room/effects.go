@@ -121,8 +121,17 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 // relatesTo is the part of an event's content that refers to another event.
 // spec: client-server-api#forming-relationships-between-events
 type relatesTo struct {
-	RelType string   `json:"rel_type"`
-	Event   id.Event `json:"event_id"`
+	RelType string         `json:"rel_type"`
+	Event   id.Event       `json:"event_id"`
+	RawKey  jsontext.Value `json:"key"` // of an annotation; whatever it is, the rest counts
+}
+
+// key is what an annotation says of the event it refers to.
+func (r relatesTo) key() (key string) {
+	if r.RawKey != nil && json.Unmarshal(r.RawKey, &key) != nil {
+		return ""
+	}
+	return key
 }
 
 // relationEffect keeps the table of relations. A malformed relation is none.

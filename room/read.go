@@ -25,7 +25,7 @@ type Reader struct {
 // look calls fn with a room as a reader sees it, without what they ignore.
 func (e *Engine) look(ctx context.Context, who Reader, room id.Room, fn func(*store.Tx, *View) error) error {
 	return e.Look(ctx, room, who.User, who.Device, func(tx *store.Tx, v *View) (err error) {
-		if v.ignored, err = e.Ignored(tx, who.User); err != nil {
+		if v.Ignored, err = e.Ignored(tx, who.User); err != nil {
 			return err
 		}
 		return fn(tx, v)
@@ -72,6 +72,15 @@ func (e *Engine) appendEvents(dst []byte, tx *store.Tx, v *View, events []*Event
 	return append(dst, ']'), nil
 }
 
+// appendBundled appends events as a JSON array, each with what is aggregated below it.
+func (e *Engine) appendBundled(dst []byte, tx *store.Tx, v *View, events []*Event) (_ []byte, err error) {
+	f := Format{Now: now()}
+	if f.Bundle, err = e.Bundle(tx, v, events, f); err != nil {
+		return dst, err
+	}
+	return e.appendEvents(dst, tx, v, events, f)
+}
+
 // ReadMessages is a page of a room's timeline.
 // spec: client-server-api#get_matrixclientv3roomsroomidmessages
 func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, err error) {
@@ -84,11 +93,9 @@ func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p P
 		if h.End != "" {
 			members = event.AppendStringMember(members, "end", h.End)
 		}
-		chunk, err := e.appendEvents(nil, tx, v, h.Events, Format{Now: now()})
-		if err != nil {
+		if members, err = e.appendBundled(event.AppendMember(members, "chunk", nil), tx, v, h.Events); err != nil {
 			return err
 		}
-		members = event.AppendMember(members, "chunk", chunk)
 		if p.Filter != nil && p.Filter.LazyLoadMembers && len(h.Events) > 0 {
 			newest := h.Events[0]
 			if !p.Back {
@@ -98,10 +105,8 @@ func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p P
 			if err != nil {
 				return err
 			}
-			if state, err := e.appendEvents(nil, tx, v, state, Format{Now: now()}); err != nil {
+			if members, err = e.appendEvents(event.AppendMember(members, "state", nil), tx, v, state, Format{Now: now()}); err != nil {
 				return err
-			} else {
-				members = event.AppendMember(members, "state", state)
 			}
 		}
 		body = braced(members)
@@ -145,6 +150,9 @@ func (e *Engine) ReadContext(ctx context.Context, who Reader, room id.Room, name
 			return err
 		}
 		format := Format{Now: now()}
+		if format.Bundle, err = e.Bundle(tx, v, shown, format); err != nil {
+			return err
+		}
 		members := event.AppendStringMember(event.AppendStringMember(nil, "start", c.Start), "end", c.End)
 		if members, err = e.AppendEvent(event.AppendMember(members, "event", nil), tx, v, c.Event, format); err != nil {
 			return err
@@ -219,7 +227,11 @@ func (e *Engine) ReadEvent(ctx context.Context, who Reader, room id.Room, name i
 		if err != nil {
 			return err
 		}
-		body, err = e.AppendEvent(nil, tx, v, ev, Format{Now: now()})
+		f := Format{Now: now()}
+		if f.Bundle, err = e.Bundle(tx, v, []*Event{ev}, f); err != nil {
+			return err
+		}
+		body, err = e.AppendEvent(nil, tx, v, ev, f)
 		return err
 	})
 	return body, unseen(err, "event %s is not known, or not for you to see", name)

@@ -33,6 +33,9 @@ func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
 	if already, err := w.alreadySent(ctx, p); already != "" || err != nil {
 		return already, err
 	}
+	if err := w.checkRelation(ctx, p); err != nil {
+		return "", err
+	}
 	ev, err := w.add(ctx, p)
 	if err != nil {
 		return "", err

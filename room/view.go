@@ -18,8 +18,9 @@ type View struct {
 	User   store.UserNID
 	Device string       // whose transaction ids are shown; empty: none
 	Member store.Member // the user's current membership; zero: never had any
+	// Ignored are users whose events are kept from this one; see Engine.Ignored.
+	Ignored map[store.UserNID]bool
 
-	ignored     map[store.UserNID]bool // see look
 	viewer      *visibility.Viewer
 	memberships []visibility.Change[store.Membership]
 }
@@ -90,7 +91,7 @@ func (v *View) MaySee(ev *Event) bool {
 // Hides says whether an event is kept from the user because they ignore its
 // sender. State is never hidden.
 // spec: client-server-api#server-behaviour-17
-func (v *View) Hides(ev *Event) bool { return !ev.IsState && v.ignored[ev.Sender] }
+func (v *View) Hides(ev *Event) bool { return !ev.IsState && v.Ignored[ev.Sender] }
 
 // MaySeeNow says whether the user may see the room's current state.
 func (v *View) MaySeeNow() bool {

@@ -192,9 +192,27 @@ func TestRoomTimelineStateAndMembers(t *testing.T) {
 			if err != nil || len(rel) != 1 || rel[0].RelType != "m.thread" || rel[0].Target != "$a:x" {
 				t.Errorf("relations: %v %v", rel, err)
 			}
-			targets, err := tx.Relations.Targets([]id.Event{"$a:x", "$b:x"})
-			if err != nil || !targets["$a:x"] || targets["$b:x"] {
-				t.Errorf("targets: %v %v", targets, err)
+			related, err := tx.Relations.Related(room, []id.Event{"$a:x", "$b:x"})
+			if err != nil || !cmp.Equal(related, map[id.Event][]string{"$a:x": {"m.thread"}}) {
+				t.Errorf("related: %v %v", related, err)
+			}
+			replier := rel[0].Sender
+			for _, c := range []struct {
+				participant store.UserNID
+				without     []store.UserNID
+				want        int
+			}{{0, nil, 1}, {replier, nil, 1}, {1 << 40, nil, 0}, {0, []store.UserNID{replier}, 0}} {
+				threads, err := tx.Relations.Threads(room, 100, c.participant, c.without, 10)
+				if err != nil || len(threads) != c.want {
+					t.Errorf("threads %+v: %v %v", c, threads, err)
+				}
+				all, own, err := tx.Relations.ThreadSize(room, "$a:x", replier, c.without)
+				if want := int64(toInt(c.without == nil)); err != nil || all != want || own != want {
+					t.Errorf("size of the thread %+v: %d, %d %v", c, all, own, err)
+				}
+			}
+			if many, err := tx.Relations.OfMany(room, []id.Event{"$a:x", "$b:x"}, "m.thread", rel[0].Type, 10); err != nil || !cmp.Equal(many, rel) {
+				t.Errorf("of many: %v %v, want %v", many, err, rel)
 			}
 			e, ok, err := tx.Transactions.Find(store.Transaction{User: alice, Device: "DEV", Room: room, TxnID: "t1", Endpoint: "send"})
 			if err != nil || !ok || e != events["c"].NID {

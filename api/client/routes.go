@@ -11,6 +11,7 @@ func (a *API) Routes() []httpx.Route {
 		a.roomMembership(),
 		a.roomHistory(),
 		a.roomState(),
+		a.relationRoutes(),
 		a.roomEvents(),
 		a.roomAliases(),
 		a.pushNotifications(),
@@ -75,6 +76,16 @@ func (a *API) roomState() []httpx.Route {
 			Also("/_matrix/client/v3/rooms/{roomId}/state/{eventType}", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{$}"),
 		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/members", httpx.Guest, httpx.NoLimit, a.getMembersByRoom),
 		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/joined_members", httpx.Guest, httpx.NoLimit, a.getJoinedMembersByRoom),
+	}
+}
+
+// spec: client-server-api#relationships-api
+func (a *API) relationRoutes() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}", httpx.Guest, httpx.NoLimit, a.getRelatingEvents),
+		httpx.Handle("GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}", httpx.Guest, httpx.NoLimit, a.getRelatingEventsWithRelType),
+		httpx.Handle("GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}", httpx.Guest, httpx.NoLimit, a.getRelatingEventsWithRelTypeAndEventType),
+		httpx.Handle("GET /_matrix/client/v1/rooms/{roomId}/threads", httpx.Guest, httpx.NoLimit, a.getThreadRoots),
 	}
 }
 

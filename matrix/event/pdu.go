@@ -90,6 +90,7 @@ const (
 	TypeTopic             = "m.room.topic"
 	TypeAvatar            = "m.room.avatar"
 	TypeEncryption        = "m.room.encryption"
+	TypeEncrypted         = "m.room.encrypted"
 	TypeTombstone         = "m.room.tombstone"
 	TypeServerACL         = "m.room.server_acl"
 	TypeRedaction         = "m.room.redaction"

@@ -164,15 +164,34 @@ func (v *Viewer) May(before, after int64) bool {
 }
 
 // MayAll reports whether the viewer may see every event from the first version on
-// up to the newest, so that no event need be looked at: the common case of a member
-// who reads on.
+// up to the newest, so that no event need be looked at: the common cases of a member
+// who reads on, and of a member of a room whose history is shared with newcomers.
 func (v *Viewer) MayAll(from int64) bool {
-	if v.At(from).Membership != Join {
+	return v.staysFrom(from) || v.isShownFrom(from)
+}
+
+// staysFrom says whether the viewer is joined from a version on.
+func (v *Viewer) staysFrom(from int64) bool {
+	return allFrom(v.membership, from, Join)
+}
+
+// isShownFrom says whether history from a version on is shown to everybody, or to
+// every member if the viewer is one now.
+func (v *Viewer) isShownFrom(from int64) bool {
+	if n := len(v.membership); n > 0 && v.membership[n-1].Value == Join {
+		return allFrom(v.history, from, Shared, WorldReadable)
+	}
+	return allFrom(v.history, from, WorldReadable)
+}
+
+// allFrom says whether a log has only these values from a version on.
+func allFrom[T comparable](log []Change[T], from int64, values ...T) bool {
+	i := sort.Search(len(log), func(i int) bool { return log[i].Version > from })
+	if !slices.Contains(values, valueAt(log, from)) {
 		return false
 	}
-	i := sort.Search(len(v.membership), func(i int) bool { return v.membership[i].Version > from })
-	for _, c := range v.membership[i:] {
-		if c.Value != Join {
+	for _, c := range log[i:] {
+		if !slices.Contains(values, c.Value) {
 			return false
 		}
 	}

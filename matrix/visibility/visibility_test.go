@@ -132,6 +132,38 @@ func TestViewer(t *testing.T) {
 	}
 }
 
+func TestMayAllAgreesWithMay(t *testing.T) {
+	histories := [][]Change[History]{
+		nil, {{5, Joined}}, {{5, WorldReadable}}, {{5, Invited}, {30, Shared}}, {{5, Joined}, {50, WorldReadable}}, {{20, WorldReadable}, {50, Shared}},
+	}
+	memberships := [][]Change[Membership]{
+		nil, {{20, Join}}, {{20, Invite}, {30, Join}}, {{20, Join}, {40, Outside}}, {{20, Join}, {40, Outside}, {60, Join}},
+	}
+	found := 0
+	for _, history := range histories {
+		for _, membership := range memberships {
+			v := NewViewer(history, membership)
+			for from := int64(0); from < 80; from += 5 {
+				if !v.MayAll(from) {
+					continue
+				}
+				found++
+				for at := from; at < 80; at++ {
+					if !v.May(at, at) {
+						t.Fatalf("%v, %v: all from %d may be seen, but not %d", history, membership, from, at)
+					}
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("nobody may ever see all")
+	}
+	if !NewViewer(nil, []Change[Membership]{{20, Join}}).MayAll(0) {
+		t.Error("who joins a room with shared history does not see all of it")
+	}
+}
+
 func TestStrangerNeverSeesSharedHistory(t *testing.T) {
 	if NewViewer(nil, nil).May(3, 3) {
 		t.Error("a stranger sees shared history")
