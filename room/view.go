@@ -2,6 +2,7 @@ package room
 
 import (
 	"fmt"
+	"math"
 	"sort"
 
 	"hearth/matrix/event"
@@ -103,12 +104,27 @@ func (v *View) MaySeeAllFrom(version int64) bool { return v.viewer.MayAll(versio
 
 // MembershipAt is the user's membership at an event, the event itself counted; 0: none ever.
 func (v *View) MembershipAt(ev *Event) store.Membership {
-	version := after(ev)
+	return v.MembershipIn(after(ev))
+}
+
+// MembershipIn is the user's membership in a version of the room's state; 0: none ever.
+func (v *View) MembershipIn(version int64) store.Membership {
 	i := sort.Search(len(v.memberships), func(i int) bool { return v.memberships[i].Version > version })
 	if i == 0 {
 		return 0
 	}
 	return v.memberships[i-1].Value
+}
+
+// LastLeft is the version of the room's state with which the user was last no
+// longer joined: the newest state they may know. False: they never left.
+func (v *View) LastLeft() (version int64, ok bool) {
+	for i := len(v.memberships) - 1; i > 0; i-- {
+		if v.memberships[i].Value != store.Join && v.memberships[i-1].Value == store.Join {
+			return v.memberships[i].Version, true
+		}
+	}
+	return 0, false
 }
 
 // LastPosition is the position up to which the user sees the timeline go on:
@@ -118,6 +134,29 @@ func (v *View) LastPosition() int64 {
 		return v.Member.Position
 	}
 	return v.Room.LastPosition
+}
+
+// StateVersionAt is the version of a room's state as it was at a position: after
+// all events up to there.
+func (e *Engine) StateVersionAt(tx *store.Tx, room store.Room, position int64) (int64, error) {
+	if position >= room.LastPosition {
+		return room.StateVersion, nil
+	}
+	version := after
+	places, err := tx.Events.TimelineDown(room.NID, math.MinInt64, position, 1)
+	if err == nil && len(places) == 0 {
+		// The history that is known here begins later, not with an empty state.
+		version = func(ev *Event) int64 { return ev.StateBefore }
+		places, err = tx.Events.TimelineUp(room.NID, position, math.MaxInt64, 1)
+	}
+	if err != nil || len(places) == 0 {
+		return 0, err
+	}
+	events, err := e.Events(tx, []store.EventNID{places[0].NID})
+	if err != nil {
+		return 0, err
+	}
+	return version(events[0]), nil
 }
 
 // after is the version of the room's state after an event.

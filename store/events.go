@@ -62,6 +62,7 @@ const (
 		AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
 	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND (origin_server_ts < $2 OR origin_server_ts = $2 AND position < $3)
 		AND position IS NOT NULL ORDER BY origin_server_ts DESC, position DESC LIMIT 1`
+	changedKeys = `SELECT skey, MIN(position) FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL GROUP BY skey ORDER BY MIN(position)`
 )
 
 // EventKey is an event id as the database keeps it: the 32 bytes of a hash, or
@@ -179,6 +180,17 @@ func (t Events) TimelineUp(room RoomNID, after, upTo int64, limit int) ([]Place,
 // StateBetween lists the state events of that part of a timeline, oldest first.
 func (t Events) StateBetween(room RoomNID, after, upTo int64) ([]Place, error) {
 	return list(t.tx, scanPlace, stateBetween, room, after, upTo)
+}
+
+// KeyChange is an entry of a room's state that changed, and where it first did.
+type KeyChange struct {
+	Key   StateKey
+	First int64 // position
+}
+
+// ChangedKeys lists the entries of a room's state that changed in that part of a timeline.
+func (t Events) ChangedKeys(room RoomNID, after, upTo int64) ([]KeyChange, error) {
+	return list(t.tx, func(r scanner) (c KeyChange, err error) { err = r.Scan(&c.Key, &c.First); return }, changedKeys, room, after, upTo)
 }
 
 // After lists the timeline events of all rooms in order, for followers.

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/api/httpx"
+	"hearth/clientsync"
 	"hearth/directory"
 	"hearth/matrix/id"
 	"hearth/push"
@@ -24,6 +25,7 @@ type API struct {
 
 	Rooms     *room.Engine
 	Directory *directory.Directory
+	Sync      *clientsync.Syncer
 	Push      *push.Service
 
 	// RoomUpgraded carries over what services hold of a room to the one that

@@ -7,6 +7,7 @@ func (a *API) Routes() []httpx.Route {
 	var table []httpx.Route
 	for _, chapter := range [][]httpx.Route{
 		a.discovery(),
+		a.syncing(),
 		a.roomCreation(),
 		a.roomMembership(),
 		a.roomHistory(),
@@ -28,6 +29,13 @@ func (a *API) discovery() []httpx.Route {
 		httpx.Handle("GET /.well-known/matrix/support", httpx.None, httpx.NoLimit, a.getWellknownSupport),
 		httpx.Handle("GET /_matrix/client/versions", httpx.Optional, httpx.NoLimit, a.getVersions),
 		httpx.Handle("GET /_matrix/client/v3/capabilities", httpx.Guest, httpx.NoLimit, a.getCapabilities),
+	}
+}
+
+// spec: client-server-api#syncing
+func (a *API) syncing() []httpx.Route {
+	return []httpx.Route{
+		httpx.Stream("GET /_matrix/client/v3/sync", httpx.Guest, httpx.NoLimit, a.sync),
 	}
 }
 

@@ -1,0 +1,53 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"hearth/api/httpx"
+	"hearth/clientsync"
+)
+
+type syncRequest struct {
+	Filter        string `query:"filter"`
+	Since         string `query:"since"`
+	FullState     bool   `query:"full_state"`
+	SetPresence   string `query:"set_presence"`
+	Timeout       int64  `query:"timeout"`
+	UseStateAfter bool   `query:"use_state_after"`
+	// UseStateAfterUnstable is what clients sent before Matrix 1.16, and some still do.
+	// msc: 4222
+	UseStateAfterUnstable bool `query:"org.matrix.msc4222.use_state_after"`
+}
+
+// sync writes its answer in parts, since that to a first sync can be large.
+// spec: client-server-api#get_matrixclientv3sync
+func (a *API) sync(ctx context.Context, w http.ResponseWriter, c httpx.Caller, req syncRequest) error {
+	return a.Sync.Sync(ctx, clientsync.Request{
+		User:               c.User,
+		Device:             c.Device,
+		Filter:             req.Filter,
+		Since:              req.Since,
+		FullState:          req.FullState,
+		SetPresence:        req.SetPresence,
+		Timeout:            milliseconds(req.Timeout),
+		StateAfter:         req.UseStateAfter,
+		StateAfterUnstable: req.UseStateAfterUnstable,
+	}, jsonBody{w})
+}
+
+// milliseconds is a duration that a client names; what is out of range is cut off.
+func milliseconds(n int64) time.Duration {
+	return time.Duration(max(0, min(n, int64(time.Hour/time.Millisecond)))) * time.Millisecond
+}
+
+// jsonBody is the body of a response that is written in parts.
+type jsonBody struct{ w http.ResponseWriter }
+
+func (b jsonBody) Write(p []byte) (int, error) {
+	h := b.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	return b.w.Write(p)
+}

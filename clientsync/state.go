@@ -1,0 +1,230 @@
+package clientsync
+
+import (
+	"hearth/room"
+	"hearth/store"
+)
+
+// state is what goes into `state` or `state_after`: for each entry of the
+// room's state, the event the client shall have.
+type state struct {
+	events  []store.EventNID
+	has     map[store.StateKey]bool
+	members bool // a membership changed
+}
+
+func (st *state) add(key store.StateKey, nid store.EventNID) {
+	if nid != 0 && !st.has[key] {
+		st.has[key] = true
+		st.events = append(st.events, nid)
+	}
+}
+
+func (r *Request) stateAfter() bool { return r.StateAfter || r.StateAfterUnstable }
+
+// state works out the state that goes with a timeline.
+//
+// With state_after it is that at the end. Otherwise it is that at the start, but
+// for entries whose last change is not in the timeline, as a filter or the
+// history visibility keeps it from the client: these are as at the end, since
+// the client has no other way to get there.
+func (y *response) state(tx *store.Tx, sp *span, t *timeline) (*state, error) {
+	st := &state{has: map[store.StateKey]bool{}}
+	if sp.noState {
+		return st, nil
+	}
+	if sp.whole {
+		return st, y.wholeState(tx, sp, t, st)
+	}
+	if !y.req.stateAfter() && !t.limited && t.gapless {
+		return st, nil
+	}
+	changed, err := tx.Events.ChangedKeys(sp.view.Room.NID, sp.from, sp.to)
+	if err != nil {
+		return nil, err
+	}
+	inGap := map[store.StateKey]bool{}
+	keys := make([]store.StateKey, len(changed))
+	for i, c := range changed {
+		keys[i] = c.Key
+		inGap[c.Key] = c.First <= t.start
+		if _, isMember := store.IsMemberKey(c.Key); isMember {
+			st.members = true
+		}
+	}
+	atEnd, err := lookUp(tx, sp.view.Room.NID, keys, sp.stateAt)
+	if err != nil {
+		return nil, err
+	}
+	shown := t.shown()
+	if y.req.stateAfter() {
+		for _, key := range keys {
+			st.add(key, atEnd[key])
+		}
+		return st, nil
+	}
+	atStart, err := y.atStart(tx, sp, t, keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if !shown[atEnd[key]] {
+			st.add(key, atEnd[key])
+		} else if inGap[key] {
+			st.add(key, atStart[key])
+		}
+	}
+	return st, nil
+}
+
+func (y *response) wholeState(tx *store.Tx, sp *span, t *timeline, st *state) error {
+	version := sp.stateAt
+	if !y.req.stateAfter() {
+		start, err := y.startVersion(tx, sp, t)
+		if err != nil {
+			return err
+		}
+		version = start
+		if !t.gapless {
+			if err := y.hiddenState(tx, sp, t, st); err != nil {
+				return err
+			}
+		}
+	}
+	read := tx.State.All
+	if y.filter.Room.State.LazyLoadMembers {
+		read = tx.State.NonMembers
+	}
+	entries, err := read(sp.view.Room.NID, version)
+	for _, e := range entries {
+		st.add(e.Key, e.Event)
+	}
+	return err
+}
+
+// hiddenState adds the entries that changed after the timeline's start by
+// events which are not shown in it.
+func (y *response) hiddenState(tx *store.Tx, sp *span, t *timeline, st *state) error {
+	changed, err := tx.Events.ChangedKeys(sp.view.Room.NID, t.start, sp.to)
+	if err != nil {
+		return err
+	}
+	keys := make([]store.StateKey, 0, len(changed))
+	for _, c := range changed {
+		if _, isMember := store.IsMemberKey(c.Key); !isMember || !y.filter.Room.State.LazyLoadMembers {
+			keys = append(keys, c.Key)
+		}
+	}
+	atEnd, err := lookUp(tx, sp.view.Room.NID, keys, sp.stateAt)
+	shown := t.shown()
+	for key, nid := range atEnd {
+		if !shown[nid] {
+			st.add(key, nid)
+		}
+	}
+	return err
+}
+
+func (t *timeline) shown() map[store.EventNID]bool {
+	shown := make(map[store.EventNID]bool, len(t.events))
+	for _, ev := range t.events {
+		shown[ev.NID] = true
+	}
+	return shown
+}
+
+// startVersion is the version of the state before the timeline; never newer than what the user may know.
+func (y *response) startVersion(tx *store.Tx, sp *span, t *timeline) (int64, error) {
+	version, err := y.s.rooms.StateVersionAt(tx, sp.view.Room, t.start)
+	return min(version, sp.stateAt), err
+}
+
+func (y *response) atStart(tx *store.Tx, sp *span, t *timeline, keys []store.StateKey) (map[store.StateKey]store.EventNID, error) {
+	version, err := y.startVersion(tx, sp, t)
+	if err != nil {
+		return nil, err
+	}
+	return lookUp(tx, sp.view.Room.NID, keys, version)
+}
+
+// fewKeys is up to how many entries are faster looked up one by one than by reading the whole state.
+const fewKeys = 200
+
+// lookUp reads some entries of a version of a room's state.
+func lookUp(tx *store.Tx, room store.RoomNID, keys []store.StateKey, version int64) (map[store.StateKey]store.EventNID, error) {
+	found := make(map[store.StateKey]store.EventNID, len(keys))
+	if len(keys) > fewKeys {
+		for _, key := range keys {
+			found[key] = 0
+		}
+		all, err := tx.State.All(room, version)
+		for _, e := range all {
+			if _, asked := found[e.Key]; asked {
+				found[e.Key] = e.Event
+			}
+		}
+		return found, err
+	}
+	for _, key := range keys {
+		nid, ok, err := tx.State.At(room, key, version)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			found[key] = nid
+		}
+	}
+	return found, nil
+}
+
+// stateChunk is how many events of a large state are held at once.
+const stateChunk = 500
+
+// writeState writes `state` or `state_after`, and says whether there was anything to tell.
+func (y *response) writeState(tx *store.Tx, sp *span, st *state) (bool, error) {
+	names := []string{"state"}
+	if y.req.stateAfter() {
+		names = names[:0]
+		if y.req.StateAfter {
+			names = append(names, "state_after")
+		}
+		if y.req.StateAfterUnstable {
+			names = append(names, "org.matrix.msc4222.state_after")
+		}
+	}
+	some := false
+	for _, name := range names {
+		// state_after tells by its presence that the server knows it, so it is there even when empty.
+		err := y.w.events(name, y.req.stateAfter(), func() error {
+			start := len(y.w.b)
+			for from := 0; from < len(st.events); from += stateChunk {
+				if err := y.writeStateChunk(tx, sp, st.events[from:min(from+stateChunk, len(st.events))]); err != nil {
+					return err
+				}
+			}
+			some = some || len(y.w.b) > start
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	return some, nil
+}
+
+func (y *response) writeStateChunk(tx *store.Tx, sp *span, nids []store.EventNID) error {
+	events, err := y.s.rooms.Events(tx, nids)
+	if err != nil {
+		return err
+	}
+	wanted := events[:0]
+	for _, ev := range events {
+		if y.filter.Room.State.Match(filtered(sp, ev)) {
+			wanted = append(wanted, ev)
+			if y.filter.Room.State.LazyLoadMembers {
+				y.sentMember(sp, ev)
+			}
+		}
+	}
+	return y.appendEvents(tx, sp, wanted, room.Format{OmitReplaced: true})
+}
