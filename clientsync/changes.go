@@ -42,6 +42,20 @@ func remembered(c stream.Changes, since stream.Position) changes {
 	return ch
 }
 
+// moved lists the rooms where anything happened; nil: it is not known.
+func (ch *changes) moved() []store.RoomNID {
+	if !ch.known {
+		return nil
+	}
+	rooms := make([]store.RoomNID, 0, len(ch.rooms))
+	for nid, c := range ch.rooms {
+		if c.timeline {
+			rooms = append(rooms, nid)
+		}
+	}
+	return rooms
+}
+
 // readChanges asks the store instead, where the hub does not remember so far back.
 func (y *response) readChanges(tx *store.Tx) error {
 	y.changes = changes{account: true, keys: y.initial, deviceLists: true, presence: true}

@@ -33,13 +33,13 @@ import (
 
 // Options are what other services tell. A field that is nil tells nothing.
 type Options struct {
-	// PushRules is the content of m.push_rules, and the position of its last change.
-	PushRules func(*store.Tx, id.User) (jsontext.Value, int64, error)
-	// Unread counts what a joined user has not read in a room.
-	Unread func(*store.Tx, store.UserNID, store.RoomNID) (Unread, error)
-	// DeviceLists lists the users whose devices changed, and those no longer
-	// seen, after one position up to another.
-	DeviceLists func(tx *store.Tx, user store.UserNID, after, upTo int64) (changed, left []id.User, err error)
+	// PushRules is the content of m.push_rules; false: it did not change after a position.
+	PushRules func(tx *store.Tx, user id.User, after int64) (jsontext.Value, bool, error)
+	// Unread counts what a joined user has not read in a room, by events up to a position.
+	Unread func(ctx context.Context, tx *store.Tx, user store.UserNID, room store.RoomNID, upTo int64) (Unread, error)
+	// DeviceLists lists the users whose devices changed after a position, and
+	// those no longer seen. rooms are those where anything happened; nil: any.
+	DeviceLists func(tx *store.Tx, user store.UserNID, after int64, rooms []store.RoomNID) (changed, left []id.User, err error)
 	// Typing lists who is typing in a room, and the volatile position of the last change.
 	Typing func(store.RoomNID) ([]id.User, int64)
 	// Presence lists m.presence events of users whom a user sees that changed after a volatile position; 0: all.
@@ -55,7 +55,7 @@ type Unread struct {
 }
 
 // Count is how many events notify, and how many of them highlight.
-type Count struct{ Notify, Highlight int64 }
+type Count struct{ Notify, Highlight int }
 
 // Presence is one m.presence event.
 type Presence struct {

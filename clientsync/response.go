@@ -203,7 +203,7 @@ func (y *response) deviceLists(tx *store.Tx) error {
 	if y.initial || y.s.options.DeviceLists == nil || !y.changes.deviceLists {
 		return nil
 	}
-	changed, left, err := y.s.options.DeviceLists(tx, y.user, y.since.Durable, y.now.Durable)
+	changed, left, err := y.s.options.DeviceLists(tx, y.user, y.since.Durable, y.changes.moved())
 	if err != nil {
 		return fmt.Errorf("device lists: %w", err)
 	}
@@ -241,12 +241,12 @@ func (y *response) accountData(tx *store.Tx) error {
 		return err
 	}
 	if y.s.options.PushRules != nil {
-		content, at, err := y.s.options.PushRules(tx, y.req.User)
+		content, changed, err := y.s.options.PushRules(tx, y.req.User, y.since.Durable)
 		if err != nil {
 			return fmt.Errorf("push rules: %w", err)
 		}
-		if y.initial || at > y.since.Durable {
-			rows = append(rows, store.AccountDataRow{Type: "m.push_rules", Content: content, Position: at})
+		if changed {
+			rows = append(rows, store.AccountDataRow{Type: "m.push_rules", Content: content})
 		}
 	}
 	return y.w.events("account_data", false, func() error {

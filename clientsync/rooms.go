@@ -38,7 +38,7 @@ func (y *response) roomSections(ctx context.Context, tx *store.Tx, sections [sec
 func (y *response) eachRoom(ctx context.Context, tx *store.Tx, jobs []job) error {
 	some := func(tx *store.Tx, size int) error {
 		for len(jobs) > 0 && len(y.w.b) < size {
-			if err := y.room(tx, &jobs[0]); err != nil {
+			if err := y.room(ctx, tx, &jobs[0]); err != nil {
 				return fmt.Errorf("room %s: %w", jobs[0].room, err)
 			}
 			jobs = jobs[1:]
@@ -61,10 +61,10 @@ func (y *response) eachRoom(ctx context.Context, tx *store.Tx, jobs []job) error
 	return nil
 }
 
-func (y *response) room(tx *store.Tx, j *job) error {
+func (y *response) room(ctx context.Context, tx *store.Tx, j *job) error {
 	switch j.section() {
 	case joinSection:
-		return y.joined(tx, j)
+		return y.joined(ctx, tx, j)
 	case inviteSection:
 		return y.stripped(tx, j, "invite_state")
 	case knockSection:
@@ -90,7 +90,7 @@ type span struct {
 }
 
 // joined writes what is new in a room that the user is joined to.
-func (y *response) joined(tx *store.Tx, j *job) error {
+func (y *response) joined(ctx context.Context, tx *store.Tx, j *job) error {
 	newly := y.initial || j.member.Position > y.since.Durable
 	whole := newly || y.req.FullState
 	if whole {
@@ -109,7 +109,7 @@ func (y *response) joined(tx *store.Tx, j *job) error {
 			}
 			news = news || some
 		}
-		return y.unread(tx, j)
+		return y.unread(ctx, tx, j)
 	})
 	if !news {
 		y.w.b = y.w.b[:mark]
@@ -331,11 +331,11 @@ func (y *response) roomAccountData(tx *store.Tx, j *job, whole bool) (bool, erro
 
 // unread writes what the user was notified of and has not read.
 // spec: client-server-api#receiving-notifications
-func (y *response) unread(tx *store.Tx, j *job) error {
+func (y *response) unread(ctx context.Context, tx *store.Tx, j *job) error {
 	if y.s.options.Unread == nil {
 		return nil
 	}
-	u, err := y.s.options.Unread(tx, y.user, j.member.Room)
+	u, err := y.s.options.Unread(ctx, tx, y.user, j.member.Room, y.now.Durable)
 	if err != nil {
 		return fmt.Errorf("unread counts: %w", err)
 	}
@@ -359,8 +359,8 @@ func (y *response) unread(tx *store.Tx, j *job) error {
 
 func (y *response) count(key string, c Count) {
 	y.w.key(key)
-	y.w.b = strconv.AppendInt(append(y.w.b, `{"highlight_count":`...), c.Highlight, 10)
-	y.w.b = append(strconv.AppendInt(append(y.w.b, `,"notification_count":`...), c.Notify, 10), '}')
+	y.w.b = strconv.AppendInt(append(y.w.b, `{"highlight_count":`...), int64(c.Highlight), 10)
+	y.w.b = append(strconv.AppendInt(append(y.w.b, `,"notification_count":`...), int64(c.Notify), 10), '}')
 }
 
 // ephemeral writes receipts and who is typing.

@@ -13,6 +13,7 @@ import (
 	"hearth/api/client"
 	"hearth/api/federation"
 	"hearth/api/httpx"
+	"hearth/clientsync"
 	"hearth/config"
 	"hearth/directory"
 	"hearth/matrix/id"
@@ -100,6 +101,7 @@ func (s *server) mount(key config.SigningKey) {
 		Limits:    s.limits,
 		Rooms:     s.rooms,
 		Directory: s.directory,
+		Sync:      clientsync.New(s.store, s.rooms, s.hub, s.syncOptions()),
 		Push:      s.push,
 
 		RoomUpgraded: s.push.CopyRoom,

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+
+	"hearth/clientsync"
+	"hearth/e2ee"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// syncOptions brings together what /sync tells of what other services know.
+func (s *server) syncOptions() clientsync.Options {
+	return clientsync.Options{
+		PushRules: s.push.AccountData,
+		Unread: func(ctx context.Context, tx *store.Tx, user store.UserNID, room store.RoomNID, upTo int64) (clientsync.Unread, error) {
+			counts, err := s.push.Unread(ctx, tx, user, room, upTo)
+			u := clientsync.Unread{Main: clientsync.Count(counts.Main), Threads: make(map[id.Event]clientsync.Count, len(counts.Threads))}
+			for root, c := range counts.Threads {
+				u.Threads[root] = clientsync.Count(c)
+			}
+			return u, err
+		},
+		DeviceLists: func(tx *store.Tx, user store.UserNID, after int64, rooms []store.RoomNID) (changed, left []id.User, err error) {
+			lists, err := e2ee.GetDeviceLists(tx, user, after, rooms)
+			return lists.Changed, lists.Left, err
+		},
+	}
+}
