@@ -94,3 +94,70 @@ func TestPushers(t *testing.T) {
 		want("@alice:localhost")
 	})
 }
+
+func TestWhatCountingNeeds(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		var alice store.UserNID
+		rooms := make([]store.RoomNID, 3)
+		update(t, s, func(tx *store.Tx) (err error) {
+			if alice, err = tx.IDs.User("@alice:localhost"); err != nil {
+				return err
+			}
+			for i, name := range []id.Room{"!quiet:localhost", "!busy:localhost", "!left:localhost"} {
+				if rooms[i], err = tx.Rooms.Insert(name, "@alice:localhost", "12"); err != nil {
+					return err
+				}
+				m := store.Member{Room: rooms[i], User: alice, Membership: store.Join, Position: int64(i + 1), Local: true}
+				if i == 2 {
+					m.Membership = store.Leave
+				}
+				if err := tx.Members.Set(m); err != nil {
+					return err
+				}
+				if err := tx.Rooms.Advance(store.Room{NID: rooms[i], LastPosition: int64(10 * (i + 1))}); err != nil {
+					return err
+				}
+			}
+			for nid, relType := range []string{"m.thread", "m.reference", "m.thread"} {
+				err := tx.Relations.Insert(store.Relation{Event: int64(nid + 1), Room: rooms[0], Target: "$root", RelType: relType, Position: int64(nid + 5)})
+				if err != nil {
+					return err
+				}
+			}
+			for _, position := range []int64{7, 8} {
+				if err := tx.Followers.SetPosition("f", position); err != nil {
+					return err
+				}
+				if err := tx.Push.SetTally(alice, rooms[0], []byte{1, byte(position)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		view(t, s, func(tx *store.Tx) error {
+			joined, err := tx.Push.RoomsByActivity(alice)
+			want := []store.JoinedRoom{{Room: rooms[1], JoinPosition: 2, LastPosition: 20}, {Room: rooms[0], JoinPosition: 1, LastPosition: 10}}
+			if diff := cmp.Diff(want, joined); diff != "" || err != nil {
+				t.Errorf("%v %s", err, diff)
+			}
+			relations, err := tx.Relations.Between(rooms[0], 5, 7)
+			if err != nil || len(relations) != 2 || relations[0].Position != 6 || relations[1].Position != 7 {
+				t.Errorf("%v %+v", err, relations)
+			}
+			if position, ok, err := tx.Followers.Position("f"); position != 8 || !ok || err != nil {
+				t.Errorf("follower: %d %v %v", position, ok, err)
+			}
+			if _, ok, err := tx.Followers.Position("g"); ok || err != nil {
+				t.Errorf("unknown follower: %v %v", ok, err)
+			}
+			if tally, ok, err := tx.Push.Tally(alice, rooms[0]); !ok || err != nil || cmp.Diff([]byte{1, 8}, tally) != "" {
+				t.Errorf("tally: %v %v %v", tally, ok, err)
+			}
+			_, ok, err := tx.Push.Tally(alice, rooms[1])
+			if ok {
+				t.Error("a tally of another room was found")
+			}
+			return err
+		})
+	})
+}
