@@ -15,6 +15,7 @@ import (
 	"hearth/api/client"
 	"hearth/api/federation"
 	"hearth/api/httpx"
+	"hearth/api/media"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/spec-coverage.md")
@@ -22,6 +23,7 @@ var update = flag.Bool("update", false, "rewrite docs/spec-coverage.md")
 // tables are all routes that the program mounts.
 func tables() (list []httpx.Route) {
 	list = append(list, (&client.API{}).Routes()...)
+	list = append(list, (&media.API{}).Routes()...)
 	return append(list, (&federation.API{}).Routes()...)
 }
 

@@ -52,6 +52,18 @@ type Config struct {
 	MaxUploadSize  Size     `yaml:"max_upload_size" default:"50M" doc:"The largest file that may be uploaded."`
 	MaxImagePixels Size     `yaml:"max_image_pixels" default:"32M" doc:"Larger images get no thumbnails."`
 
+	AuthenticatedMedia       bool                `yaml:"enable_authenticated_media" default:"true" doc:"Show files uploaded from now on only to those who are logged in."`
+	MaxPendingUploads        int                 `yaml:"max_pending_media_uploads" default:"5" doc:"How many media ids a user may have reserved without uploading the file."`
+	UnusedExpirationTime     Duration            `yaml:"unused_expiration_time" default:"1d" doc:"How long such an id waits for its file."`
+	MediaUploadLimits        []MediaUploadLimit  `yaml:"media_upload_limits" doc:"How much each user may upload."`
+	MediaRetention           MediaRetention      `yaml:"media_retention" doc:"How long files are kept that nobody asks for."`
+	URLPreviewEnabled        bool                `yaml:"url_preview_enabled" default:"false" doc:"Fetch pages that users link to and show what they are. The server then visits addresses that its users choose."`
+	URLPreviewDeny           []IPRange           `yaml:"url_preview_ip_range_blacklist" doc:"Addresses that are not visited for it. Default: all that are not public."`
+	URLPreviewAllow          []IPRange           `yaml:"url_preview_ip_range_whitelist" doc:"Exceptions from it."`
+	URLPreviewBlocked        []map[string]string `yaml:"url_preview_url_blacklist" doc:"URLs without preview: patterns for scheme, username, netloc, hostname, port, path or query, all of which must match. They are globs, or regular expressions if they begin with ^."`
+	URLPreviewAcceptLanguage []string            `yaml:"url_preview_accept_language" doc:"Languages that pages are asked for in. Default: en."`
+	MaxSpiderSize            Size                `yaml:"max_spider_size" default:"10M" doc:"The largest page or picture that is fetched for a preview."`
+
 	_                struct{} `section:"Calls"`
 	TURNURIs         []string `yaml:"turn_uris" doc:"TURN servers that relay calls, such as turn:turn.example.org?transport=udp."`
 	TURNSharedSecret string   `yaml:"turn_shared_secret" doc:"The secret shared with the TURN server."`
@@ -122,6 +134,16 @@ type PasswordPolicy struct {
 	Symbol    bool `yaml:"require_symbol" default:"false" doc:"Want something that is neither letter nor digit."`
 	Lowercase bool `yaml:"require_lowercase" default:"false" doc:"Want a small letter."`
 	Uppercase bool `yaml:"require_uppercase" default:"false" doc:"Want a capital letter."`
+}
+
+type MediaUploadLimit struct {
+	TimePeriod Duration `yaml:"time_period" doc:"The span of time."`
+	MaxSize    Size     `yaml:"max_size" doc:"How many bytes in it."`
+}
+
+type MediaRetention struct {
+	Local  Duration `yaml:"local_media_lifetime" default:"0" doc:"Files uploaded here; 0: for ever."`
+	Remote Duration `yaml:"remote_media_lifetime" default:"30d" doc:"Copies of other servers' files, which are fetched again when needed; 0: for ever."`
 }
 
 type Presence struct {

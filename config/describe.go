@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"encoding"
 	"fmt"
 	"reflect"
 	"strings"
@@ -39,6 +40,7 @@ func optionsOf(t reflect.Type, prefix, section string) (list []Option) {
 		case elem == reflect.TypeFor[Rate]():
 		case elem.Kind() == reflect.Struct:
 			list = append(list, optionsOf(elem, o.Key+".", section)...)
+		case elem.Kind() == reflect.Slice && reflect.PointerTo(elem.Elem()).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
 		case elem.Kind() == reflect.Slice && elem.Elem().Kind() == reflect.Struct:
 			list = append(list, optionsOf(elem.Elem(), o.Key+"[].", section)...)
 		}

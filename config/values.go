@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,22 @@ type Duration time.Duration
 
 // Size is written as in Synapse's file: 512K, 50M, 1G, or a number.
 type Size int64
+
+// IPRange is a range of addresses such as 10.0.0.0/8, or one address.
+type IPRange struct{ netip.Prefix }
+
+func (r *IPRange) UnmarshalText(b []byte) (err error) {
+	if r.Prefix, err = netip.ParsePrefix(string(b)); err == nil {
+		r.Prefix = r.Masked()
+		return nil
+	}
+	a, err := netip.ParseAddr(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is neither an address nor a range such as 10.0.0.0/8", b)
+	}
+	r.Prefix = netip.PrefixFrom(a, a.BitLen())
+	return nil
+}
 
 // Rate is a rate limit.
 type Rate struct {

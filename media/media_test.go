@@ -400,8 +400,8 @@ func TestUnusedFilesAreRemoved(t *testing.T) {
 			}
 		})
 		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); r.Run(ctx) }()
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
 		used, unused := upload(t, r, "", []byte("used")), upload(t, r, "", []byte("unused"))
 		f, err := r.Download(t.Context(), Request{Server: "remote.example", ID: "abc", LoggedIn: true})
 		read(t, f, err)
@@ -418,7 +418,9 @@ func TestUnusedFilesAreRemoved(t *testing.T) {
 			t.Errorf("on disk: %v", files)
 		}
 		stop()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -20,7 +20,7 @@ const (
 
 // Run writes down when files were asked for and removes what has had its time,
 // until the context ends.
-func (r *Repository) Run(ctx context.Context) {
+func (r *Repository) Run(ctx context.Context) error {
 	access, clean := time.NewTicker(accessEvery), time.NewTicker(cleanEvery)
 	defer access.Stop()
 	defer clean.Stop()
@@ -32,10 +32,7 @@ func (r *Repository) Run(ctx context.Context) {
 		case <-clean.C:
 			err = r.Clean(ctx)
 		case <-ctx.Done():
-			if err := r.writeAccess(context.WithoutCancel(ctx)); err != nil && !errors.Is(err, store.ErrClosed) {
-				slog.Error("note when media were used", "error", err)
-			}
-			return
+			return r.writeAccess(context.WithoutCancel(ctx))
 		}
 		if err != nil && ctx.Err() == nil {
 			slog.Error("upkeep of media", "error", err)

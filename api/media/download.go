@@ -14,13 +14,19 @@ import (
 	"hearth/media"
 )
 
-// getContentAuthed is also getContentOverrideNameAuthed.
 func (a *API) getContentAuthed(w http.ResponseWriter, r *http.Request, _ httpx.Caller) error {
 	return a.download(w, r, true)
 }
 
-// getContent is also getContentOverrideName.
+func (a *API) getContentOverrideNameAuthed(w http.ResponseWriter, r *http.Request, _ httpx.Caller) error {
+	return a.download(w, r, true)
+}
+
 func (a *API) getContent(w http.ResponseWriter, r *http.Request, _ httpx.Caller) error {
+	return a.download(w, r, false)
+}
+
+func (a *API) getContentOverrideName(w http.ResponseWriter, r *http.Request, _ httpx.Caller) error {
 	return a.download(w, r, false)
 }
 
@@ -168,10 +174,18 @@ func (a *API) getUrlPreviewAuthed(ctx context.Context, _ httpx.Caller, q urlPrev
 	return a.Repository.Preview(ctx, q.URL)
 }
 
+func (a *API) getUrlPreview(ctx context.Context, c httpx.Caller, q urlPreviewRequest) (jsontext.Value, error) {
+	return a.getUrlPreviewAuthed(ctx, c, q)
+}
+
 type configResponse struct {
 	UploadSize int64 `json:"m.upload.size"`
 }
 
 func (a *API) getConfigAuthed(context.Context, httpx.Caller, struct{}) (configResponse, error) {
 	return configResponse{a.Repository.MaxUpload()}, nil
+}
+
+func (a *API) getConfig(ctx context.Context, c httpx.Caller, q struct{}) (configResponse, error) {
+	return a.getConfigAuthed(ctx, c, q)
 }

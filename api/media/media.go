@@ -32,7 +32,7 @@ func (a *API) Routes() []httpx.Route {
 		httpx.Handle("POST /_matrix/media/v1/create", httpx.User, httpx.MediaCreate, a.createContent),
 
 		httpx.Raw("GET /_matrix/client/v1/media/download/{serverName}/{mediaId}", httpx.Guest, httpx.NoLimit, a.getContentAuthed),
-		httpx.Raw("GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}", httpx.Guest, httpx.NoLimit, a.getContentAuthed),
+		httpx.Raw("GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}", httpx.Guest, httpx.NoLimit, a.getContentOverrideNameAuthed),
 		httpx.Raw("GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}", httpx.Guest, httpx.NoLimit, a.getContentThumbnailAuthed),
 		httpx.Handle("GET /_matrix/client/v1/media/preview_url", httpx.User, httpx.NoLimit, a.getUrlPreviewAuthed),
 		httpx.Handle("GET /_matrix/client/v1/media/config", httpx.Guest, httpx.NoLimit, a.getConfigAuthed),
@@ -40,12 +40,12 @@ func (a *API) Routes() []httpx.Route {
 		// Deprecated: they serve what is older than the endpoints above only.
 		httpx.Raw("GET /_matrix/media/v3/download/{serverName}/{mediaId}", httpx.None, httpx.NoLimit, a.getContent).
 			Also("/_matrix/media/v1/download/{serverName}/{mediaId}"),
-		httpx.Raw("GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}", httpx.None, httpx.NoLimit, a.getContent).
+		httpx.Raw("GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}", httpx.None, httpx.NoLimit, a.getContentOverrideName).
 			Also("/_matrix/media/v1/download/{serverName}/{mediaId}/{fileName}"),
 		httpx.Raw("GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}", httpx.None, httpx.NoLimit, a.getContentThumbnail).
 			Also("/_matrix/media/v1/thumbnail/{serverName}/{mediaId}"),
-		httpx.Handle("GET /_matrix/media/v3/preview_url", httpx.User, httpx.NoLimit, a.getUrlPreviewAuthed).Also("/_matrix/media/v1/preview_url"),
-		httpx.Handle("GET /_matrix/media/v3/config", httpx.Guest, httpx.NoLimit, a.getConfigAuthed).Also("/_matrix/media/v1/config"),
+		httpx.Handle("GET /_matrix/media/v3/preview_url", httpx.User, httpx.NoLimit, a.getUrlPreview).Also("/_matrix/media/v1/preview_url"),
+		httpx.Handle("GET /_matrix/media/v3/config", httpx.Guest, httpx.NoLimit, a.getConfig).Also("/_matrix/media/v1/config"),
 	}
 }
 

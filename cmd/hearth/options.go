@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ import (
 	"hearth/api/httpx"
 	"hearth/config"
 	"hearth/matrix/id"
+	"hearth/media"
+	"hearth/outgoing"
 	"hearth/store"
 )
 
@@ -132,4 +135,35 @@ func accountOptions(cfg *config.Config) account.Options {
 		o.Passwords.WantLower, o.Passwords.WantUpper = p.Lowercase, p.Uppercase
 	}
 	return o
+}
+
+func mediaOptions(cfg *config.Config) media.Options {
+	o := media.Options{
+		Server: cfg.ServerName, Dir: cfg.MediaStorePath,
+		MaxUpload: int64(cfg.MaxUploadSize), MaxPixels: int64(cfg.MaxImagePixels),
+		Authenticated:   cfg.AuthenticatedMedia,
+		PendingLifetime: time.Duration(cfg.UnusedExpirationTime), MaxPending: cfg.MaxPendingUploads,
+		LocalLifetime: time.Duration(cfg.MediaRetention.Local), RemoteLifetime: time.Duration(cfg.MediaRetention.Remote),
+		Previews: media.PreviewOptions{
+			Enabled: cfg.URLPreviewEnabled,
+			Rules:   outgoing.Rules{Deny: outgoing.Private, Allow: prefixes(cfg.URLPreviewAllow)},
+			Blocked: cfg.URLPreviewBlocked, MaxSize: int64(cfg.MaxSpiderSize), AcceptLanguage: cfg.URLPreviewAcceptLanguage,
+			UserAgent: "Hearth/" + version + " (link preview)",
+		},
+	}
+	// An empty list means what it says; only a missing one is the default.
+	if cfg.URLPreviewDeny != nil {
+		o.Previews.Rules.Deny = prefixes(cfg.URLPreviewDeny)
+	}
+	for _, l := range cfg.MediaUploadLimits {
+		o.Quotas = append(o.Quotas, media.Quota{Period: time.Duration(l.TimePeriod), Size: int64(l.MaxSize)})
+	}
+	return o
+}
+
+func prefixes(ranges []config.IPRange) (list []netip.Prefix) {
+	for _, r := range ranges {
+		list = append(list, r.Prefix)
+	}
+	return list
 }

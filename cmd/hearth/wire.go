@@ -13,11 +13,13 @@ import (
 	"hearth/api/client"
 	"hearth/api/federation"
 	"hearth/api/httpx"
+	mediaapi "hearth/api/media"
 	"hearth/clientsync"
 	"hearth/config"
 	"hearth/directory"
 	"hearth/matrix/id"
 	"hearth/matrix/pushrules"
+	"hearth/media"
 	"hearth/push"
 	"hearth/room"
 	"hearth/store"
@@ -35,6 +37,7 @@ type server struct {
 	rooms     *room.Engine
 	directory *directory.Directory
 	push      *push.Service
+	media     *media.Repository
 	router    *httpx.Router
 }
 
@@ -59,6 +62,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, 
 	})
 	s.directory = directory.New(s.store, s.rooms)
 	s.push = push.New(s.store, s.rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
+	if s.media, err = media.New(s.store, mediaOptions(cfg)); err != nil {
+		return nil, err
+	}
 	s.connect()
 	s.mount(key)
 	return s, nil
@@ -111,11 +117,13 @@ func (s *server) mount(key config.SigningKey) {
 		servers.Delegate = s.cfg.PublicBaseURL
 	}
 	s.router.Mount(clients.Routes()...)
+	s.router.Mount((&mediaapi.API{Repository: s.media}).Routes()...)
 	s.router.Mount(servers.Routes()...)
 }
 
 // follow starts every background loop.
 func (s *server) follow(loops *runner) {
+	loops.start("media", s.media.Run)
 	loops.start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.push).Run(ctx, s.hub) })
 }
 

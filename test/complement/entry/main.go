@@ -79,6 +79,8 @@ registration_shared_secret: complement
 allow_guest_access: true
 presence: {enabled: true}
 ip_range_blacklist: []
+url_preview_enabled: true
+url_preview_ip_range_blacklist: []
 hearth:
   data_dir: %s
   log_level: %s
