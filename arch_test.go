@@ -306,7 +306,7 @@ func pageAnchors(dir, page string) (map[string]int, error) {
 
 var (
 	headingLine = regexp.MustCompile("(?m)^#+ (.*?)(?: \\{.*\\})?$")
-	explicitID  = regexp.MustCompile(`id="([^"]+)"`)
+	explicitID  = regexp.MustCompile(`(?:id="|\{#)([\w-]+)`)
 	repeated    = regexp.MustCompile(`-(\d+)$`)
 )
 

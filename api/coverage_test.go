@@ -94,7 +94,8 @@ func TestRoutesFollowTheSpecification(t *testing.T) {
 		if !ok {
 			continue
 		}
-		if want := names[shape(op.method, op.path)]; !slices.Contains(want, rt.Name) {
+		want := names[shape(op.method, op.path)]
+		if !slices.ContainsFunc(want, func(n string) bool { return base(n) == base(rt.Name) }) {
 			t.Errorf("%s %s is served by %s; the operation is %s", op.method, op.path, rt.Name, want)
 		}
 		open := rt.Auth == httpx.None || rt.Auth == httpx.Optional
@@ -102,6 +103,11 @@ func TestRoutesFollowTheSpecification(t *testing.T) {
 			t.Errorf("%s %s: access is %s, the specification says %s", op.method, op.path, rt.Auth, op.auth)
 		}
 	}
+}
+
+// base is a name without what tells twins apart that one function serves.
+func base(name string) string {
+	return strings.NewReplacer("Authed", "", "OverrideName", "", "WithKey", "").Replace(name)
 }
 
 func coverage(t *testing.T) string {

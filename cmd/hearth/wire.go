@@ -17,6 +17,7 @@ import (
 	"hearth/clientsync"
 	"hearth/config"
 	"hearth/directory"
+	"hearth/e2ee"
 	"hearth/matrix/id"
 	"hearth/matrix/pushrules"
 	"hearth/media"
@@ -90,7 +91,9 @@ func (s *server) connect() {
 	s.accounts.Registered = append(s.accounts.Registered, s.autoJoin)
 	s.accounts.ProfileChanged = append(s.accounts.ProfileChanged, s.rooms.UpdateProfile)
 	s.accounts.Deactivated = append(s.accounts.Deactivated, s.leaveAll, s.push.Deactivated)
-	s.accounts.DevicesDeleted = append(s.accounts.DevicesDeleted, s.push.DevicesDeleted)
+	s.accounts.IsCrossSigningKey = e2ee.IsCrossSigningKey
+	s.accounts.DeviceChanged = append(s.accounts.DeviceChanged, e2ee.DeviceChanged)
+	s.accounts.DevicesDeleted = append(s.accounts.DevicesDeleted, e2ee.DevicesDeleted, s.push.DevicesDeleted)
 	s.accounts.PasswordAttempt = func(u id.User, failed bool) error {
 		if failed {
 			return s.limits.Take(httpx.LoginFailedAttempts, string(u))
