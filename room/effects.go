@@ -112,7 +112,9 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 		if err := tx.Events.Redact(target.NID, empty.JSON, row.NID); err != nil {
 			return err
 		}
-		tx.AfterCommit(func() { w.engine.events.Invalidate(target.NID) })
+		redacted := &Event{target.Event, empty}
+		redacted.RedactedBy = row.NID
+		tx.AfterCommit(func() { w.engine.events.Set(target.NID, redacted) })
 		return tx.Relations.Delete(target.NID)
 	})
 	return nil

@@ -83,8 +83,9 @@ func (e *Engine) parse(tx *store.Tx, row store.Event) (*Event, error) {
 		return nil, fmt.Errorf("event %s in the database: %w", row.ID, err)
 	}
 	row.JSON = nil // the PDU has it
-	ev := &Event{row, pdu}
-	e.events.Set(row.NID, ev)
+	// What a commit has put there since this reader's snapshot is newer: a
+	// redacted event must not come back.
+	ev, _ := e.events.SetIfAbsent(row.NID, &Event{row, pdu})
 	return ev, nil
 }
 

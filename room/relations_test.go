@@ -85,12 +85,6 @@ func TestOnlyValidEditsAreBundled(t *testing.T) {
 			s.edit(alice, original, "b")
 			return original
 		}, "b"},
-		{"the newest of two", func() id.Event {
-			original := s.say(alice, "a")
-			s.edit(alice, original, "b")
-			s.edit(alice, original, "c")
-			return original
-		}, "c"},
 		{"the newest by its sender's clock", func() id.Event {
 			original := s.say(alice, "a")
 			for ts, body := range map[int64]string{3000: "later", 2000: "earlier"} {

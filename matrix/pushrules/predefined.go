@@ -23,8 +23,9 @@ func (p Predefined) For(user id.User) Ruleset {
 	var s Ruleset
 	s.Override = []Rule{
 		off(conditional(master, nil)),
-		// msc: 4028 puts this one before all others.
-		conditional(".org.matrix.msc4028.encrypted_event", list(notify), eventMatch("type", "m.room.encrypted")),
+		// msc: 4028 puts this one before all others. It is off until a client that
+		// counts by itself asks for it: on, it would undo mute settings of encrypted rooms.
+		off(conditional(".org.matrix.msc4028.encrypted_event", list(notify), eventMatch("type", "m.room.encrypted"))),
 		conditional(".m.rule.suppress_notices", nil, eventMatch("content.msgtype", "m.notice")),
 		conditional(".m.rule.invite_for_me", list(notify, sound("default")),
 			eventMatch("type", "m.room.member"),

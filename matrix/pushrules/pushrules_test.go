@@ -60,7 +60,7 @@ func TestPredefinedRules(t *testing.T) {
 		{"edit", message(`{"body":"* hi","m.relates_to":{"rel_type":"m.replace","event_id":"$x"}}`), crowd, ".m.rule.suppress_edits", ""},
 		{"edit that mentions", message(`{"m.mentions":{"user_ids":["@alice:example.org"]},"m.relates_to":{"rel_type":"m.replace"}}`), crowd, ".m.rule.is_user_mention", "nh:default"},
 		{"reaction", typed("m.reaction", `{}`), pair, ".m.rule.reaction", ""},
-		{"encrypted", typed("m.room.encrypted", `{}`), crowd, ".org.matrix.msc4028.encrypted_event", "n"},
+		{"encrypted", typed("m.room.encrypted", `{}`), crowd, ".m.rule.encrypted", "n"},
 		{"call", typed("m.call.invite", `{}`), crowd, ".m.rule.call", "n:ring"},
 		{"poll", typed("org.matrix.msc3381.poll.start", `{}`), crowd, ".org.matrix.msc3930.rule.poll_start", "n"},
 		{"poll of two", typed("org.matrix.msc3381.poll.end", `{}`), pair, ".org.matrix.msc3930.rule.poll_end_one_to_one", "n:default"},
