@@ -31,6 +31,7 @@ trap 'test/postgres.sh stop' EXIT
 go test -count=1 ./...
 
 say "races"
+need gcc gcc libc6-dev
 make race
 
 say "fuzzing, briefly"
@@ -45,6 +46,7 @@ done
 say "Complement"
 if test/complement/run --have-source; then
 	make complement
+	test/complement/run --stop-engine
 else
 	echo "Complement's source is not here (COMPLEMENT_SRC or ~/.cache/hearth/complement-src.tar.gz): left out"
 fi
