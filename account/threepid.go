@@ -8,6 +8,9 @@ import (
 	"hearth/store"
 )
 
+// ThreePID is an address of an account.
+type ThreePID = store.ThreePID
+
 // ListThreePIDs lists the addresses of an account.
 func (a *Accounts) ListThreePIDs(ctx context.Context, u id.User) (list []store.ThreePID, err error) {
 	err = a.store.View(ctx, func(tx *store.Tx) (err error) {

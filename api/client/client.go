@@ -10,6 +10,7 @@ package client
 import (
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/account"
 	"hearth/api/httpx"
 	"hearth/clientsync"
 	"hearth/directory"
@@ -23,6 +24,7 @@ type API struct {
 	Options Options
 	Limits  *httpx.Limiter // for limits with keys that only a handler knows; may be nil
 
+	Accounts  *account.Accounts
 	Rooms     *room.Engine
 	Directory *directory.Directory
 	Sync      *clientsync.Syncer

@@ -95,12 +95,12 @@ type roomVersionsCapability struct {
 }
 
 // spec: client-server-api#capabilities-negotiation
-func (a *API) getCapabilities(context.Context, httpx.Caller, none) (map[string]map[string]any, error) {
+func (a *API) getCapabilities(_ context.Context, c httpx.Caller, _ none) (map[string]map[string]any, error) {
 	versions := roomVersionsCapability{a.Options.DefaultRoomVersion, map[string]string{}}
 	for _, v := range roomversion.All() {
 		versions.Available[v.ID] = "stable"
 	}
-	return map[string]map[string]any{"capabilities": {
+	capabilities := map[string]any{
 		"m.change_password":               enabled{a.Options.PasswordChange},
 		"m.room_versions":                 versions,
 		"m.set_displayname":               enabled{true},
@@ -109,5 +109,9 @@ func (a *API) getCapabilities(context.Context, httpx.Caller, none) (map[string]m
 		"uk.tcpip.msc4133.profile_fields": enabled{true},
 		"m.3pid_changes":                  enabled{false},
 		"m.get_login_token":               enabled{true},
-	}}, nil
+	}
+	if c.Admin {
+		capabilities["m.account_moderation"] = map[string]bool{"lock": true, "suspend": true}
+	}
+	return map[string]map[string]any{"capabilities": capabilities}, nil
 }

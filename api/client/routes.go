@@ -8,6 +8,14 @@ func (a *API) Routes() []httpx.Route {
 	for _, chapter := range [][]httpx.Route{
 		a.discovery(),
 		a.syncing(),
+		a.authentication(),
+		a.registration(),
+		a.accountManagement(),
+		a.threePIDs(),
+		a.devices(),
+		a.profiles(),
+		a.accountData(),
+		a.moderation(),
 		a.roomCreation(),
 		a.roomMembership(),
 		a.roomHistory(),
@@ -42,23 +50,23 @@ func (a *API) syncing() []httpx.Route {
 // spec: client-server-api#creation
 func (a *API) roomCreation() []httpx.Route {
 	return []httpx.Route{
-		httpx.Handle("POST /_matrix/client/v3/createRoom", httpx.User, httpx.RoomCreation, a.createRoom),
-		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/upgrade", httpx.User, httpx.RoomCreation, a.upgradeRoom),
+		httpx.Handle("POST /_matrix/client/v3/createRoom", httpx.User, httpx.RoomCreation, a.createRoom).UnlessSuspended(),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/upgrade", httpx.User, httpx.RoomCreation, a.upgradeRoom).UnlessSuspended(),
 	}
 }
 
 // spec: client-server-api#room-membership
 func (a *API) roomMembership() []httpx.Route {
 	return []httpx.Route{
-		httpx.Handle("POST /_matrix/client/v3/join/{roomIdOrAlias}", httpx.Guest, httpx.JoinsLocal, a.joinRoom),
-		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/join", httpx.Guest, httpx.JoinsLocal, a.joinRoomById),
-		httpx.Handle("POST /_matrix/client/v3/knock/{roomIdOrAlias}", httpx.User, httpx.JoinsLocal, a.knockRoom),
+		httpx.Handle("POST /_matrix/client/v3/join/{roomIdOrAlias}", httpx.Guest, httpx.JoinsLocal, a.joinRoom).UnlessSuspended(),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/join", httpx.Guest, httpx.JoinsLocal, a.joinRoomById).UnlessSuspended(),
+		httpx.Handle("POST /_matrix/client/v3/knock/{roomIdOrAlias}", httpx.User, httpx.JoinsLocal, a.knockRoom).UnlessSuspended(),
 		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/leave", httpx.Guest, httpx.NoLimit, a.leaveRoom),
 		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/forget", httpx.Guest, httpx.NoLimit, a.forgetRoom),
-		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/invite", httpx.User, httpx.InvitesPerIssuer, a.inviteUser),
-		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/kick", httpx.User, httpx.NoLimit, a.kick),
-		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/ban", httpx.User, httpx.NoLimit, a.ban),
-		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/unban", httpx.User, httpx.NoLimit, a.unban),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/invite", httpx.User, httpx.InvitesPerIssuer, a.inviteUser).UnlessSuspended(),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/kick", httpx.User, httpx.NoLimit, a.kick).UnlessSuspended(),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/ban", httpx.User, httpx.NoLimit, a.ban).UnlessSuspended(),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/unban", httpx.User, httpx.NoLimit, a.unban).UnlessSuspended(),
 		httpx.Handle("GET /_matrix/client/v3/joined_rooms", httpx.Guest, httpx.NoLimit, a.getJoinedRooms),
 	}
 }
@@ -111,11 +119,11 @@ func (a *API) roomEvents() []httpx.Route {
 func (a *API) roomAliases() []httpx.Route {
 	return []httpx.Route{
 		httpx.Handle("GET /_matrix/client/v3/directory/room/{roomAlias}", httpx.None, httpx.NoLimit, a.getRoomIdByAlias),
-		httpx.Handle("PUT /_matrix/client/v3/directory/room/{roomAlias}", httpx.User, httpx.NoLimit, a.setRoomAlias),
-		httpx.Handle("DELETE /_matrix/client/v3/directory/room/{roomAlias}", httpx.User, httpx.NoLimit, a.deleteRoomAlias),
+		httpx.Handle("PUT /_matrix/client/v3/directory/room/{roomAlias}", httpx.User, httpx.NoLimit, a.setRoomAlias).UnlessSuspended(),
+		httpx.Handle("DELETE /_matrix/client/v3/directory/room/{roomAlias}", httpx.User, httpx.NoLimit, a.deleteRoomAlias).UnlessSuspended(),
 		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/aliases", httpx.User, httpx.NoLimit, a.getLocalAliases),
 		httpx.Handle("GET /_matrix/client/v3/directory/list/room/{roomId}", httpx.None, httpx.NoLimit, a.getRoomVisibilityOnDirectory),
-		httpx.Handle("PUT /_matrix/client/v3/directory/list/room/{roomId}", httpx.User, httpx.NoLimit, a.setRoomVisibilityOnDirectory),
+		httpx.Handle("PUT /_matrix/client/v3/directory/list/room/{roomId}", httpx.User, httpx.NoLimit, a.setRoomVisibilityOnDirectory).UnlessSuspended(),
 	}
 }
 

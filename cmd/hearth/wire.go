@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
-	"strings"
 
 	"hearth/account"
+	"hearth/api/admin"
 	"hearth/api/client"
 	"hearth/api/federation"
 	"hearth/api/httpx"
@@ -104,10 +103,11 @@ func (s *server) connect() {
 
 // mount makes the router of all APIs.
 func (s *server) mount(key config.SigningKey) {
-	s.router = &httpx.Router{Authenticate: s.authenticate, Limits: s.limits, Log: s.log}
+	s.router = &httpx.Router{Limits: s.limits, Log: s.log}
 	clients := &client.API{
 		Options:   clientOptions(s.cfg),
 		Limits:    s.limits,
+		Accounts:  s.accounts,
 		Rooms:     s.rooms,
 		Directory: s.directory,
 		Sync:      clientsync.New(s.store, s.rooms, s.hub, s.syncOptions()),
@@ -115,12 +115,15 @@ func (s *server) mount(key config.SigningKey) {
 
 		RoomUpgraded: s.push.CopyRoom,
 	}
+	s.router.Authenticate = clients.Authenticate
+	tools := &admin.API{Accounts: s.accounts}
 	servers := &federation.API{ServerName: s.cfg.ServerName, Version: version, KeyID: key.ID, Key: key.Private}
 	if s.cfg.ServeServerWellKnown {
 		servers.Delegate = s.cfg.PublicBaseURL
 	}
 	s.router.Mount(clients.Routes()...)
 	s.router.Mount((&mediaapi.API{Repository: s.media}).Routes()...)
+	s.router.Mount(tools.Routes()...)
 	s.router.Mount(servers.Routes()...)
 }
 
@@ -128,28 +131,6 @@ func (s *server) mount(key config.SigningKey) {
 func (s *server) follow(loops *runner) {
 	loops.start("media", s.media.Run)
 	loops.start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.push).Run(ctx, s.hub) })
-}
-
-// authenticate finds the caller of a token.
-func (s *server) authenticate(ctx context.Context, token string, r *http.Request) (httpx.Caller, error) {
-	q := r.URL.Query()
-	device := q.Get("device_id")
-	if device == "" {
-		device = q.Get("org.matrix.msc3202.device_id")
-	}
-	c, err := s.accounts.Authenticate(ctx, account.Request{
-		Token: token, User: q.Get("user_id"), Device: id.Device(device),
-		// spec: client-server-api#account-locking
-		EvenLocked: strings.Contains(r.Pattern, "/logout"),
-		IP:         httpx.ClientIP(ctx), UserAgent: r.UserAgent(),
-	})
-	if err != nil {
-		return httpx.Caller{}, err
-	}
-	return httpx.Caller{
-		User: c.User, Device: c.Device, TokenID: c.TokenID, Guest: c.Guest, Admin: c.Admin,
-		Suspended: c.Suspended, AppService: c.Appservice, Unlimited: c.Unlimited,
-	}, nil
 }
 
 func (s *server) profile(ctx context.Context, u id.User) (p room.Profile, err error) {
