@@ -67,7 +67,7 @@ func (a *Accounts) SetAccountData(ctx context.Context, u id.User, room id.Room, 
 // spec: client-server-api#room-tagging
 type tagContent struct {
 	Tags  map[string]jsontext.Value `json:"tags"`
-	Other jsontext.Value            `json:",inline"`
+	Other jsontext.Value            `json:",embed"`
 }
 
 func readTags(tx *store.Tx, u id.User, room id.Room) (t tagContent, err error) {

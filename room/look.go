@@ -59,7 +59,7 @@ func (e *Engine) MaySetState(ctx context.Context, h *Head, user id.User, typ str
 type canonicalAlias struct {
 	Alias      string         `json:"alias,omitzero"`
 	AltAliases []string       `json:"alt_aliases,omitzero"`
-	Rest       jsontext.Value `json:",inline"`
+	Rest       jsontext.Value `json:",embed"`
 }
 
 // DropCanonicalAlias takes an alias that is no more out of a room's canonical

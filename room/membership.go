@@ -34,7 +34,7 @@ type memberContent struct {
 	Reason        string         `json:"reason,omitzero"`
 	IsDirect      bool           `json:"is_direct,omitzero"`
 	AuthorisedVia id.User        `json:"join_authorised_via_users_server,omitzero"`
-	Rest          jsontext.Value `json:",inline"`
+	Rest          jsontext.Value `json:",embed"`
 }
 
 // setMembership adds a membership event of the wanted kind, with the target's profile where that is shown.

@@ -346,3 +346,27 @@ func BenchmarkSend(b *testing.B) {
 		}
 	})
 }
+
+func TestMembershipHasNoOtherContentThanWasGiven(t *testing.T) {
+	s := storetest.Open(t, nil)
+	e := newEngine(t, s)
+	name, err := e.Create(t.Context(), room.Creation{Creator: alice, Preset: "public_chat"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for content, want := range map[string]string{
+		"":                          `{"displayname":"Somebody","membership":"join"}`,
+		`{"org.example":1,"a":"b"}`: `{"a":"b","displayname":"Somebody","membership":"join","org.example":1}`,
+	} {
+		if err := e.Join(t.Context(), room.Change{Room: name, Sender: bob, Content: jsontext.Value(content)}); err != nil {
+			t.Fatal(err)
+		}
+		all := timeline(t, s, e, name)
+		if got := string(all[len(all)-1].PDU.Content); got != want {
+			t.Errorf("content %s, want %s", got, want)
+		}
+		if err := e.Leave(t.Context(), room.Change{Room: name, Sender: bob}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -67,7 +67,7 @@ type EventFilter struct {
 
 // RoomEventFilter is for events of rooms. /messages, /context and /search take it alone.
 type RoomEventFilter struct {
-	EventFilter               `json:",inline"`
+	EventFilter               `json:",embed"`
 	Rooms                     []id.Room `json:"rooms"` // nil: all
 	NotRooms                  []id.Room `json:"not_rooms"`
 	ContainsURL               *bool     `json:"contains_url"`
