@@ -80,6 +80,8 @@ type span struct {
 	to   int64
 	// whole asks for the whole state, otherwise for what changed after from.
 	whole bool
+	// rejoined: the client may hold an older part of the timeline, which does not join on to this one.
+	rejoined bool
 	// stateAt is the version of the state at to; noState: the user may know none.
 	stateAt int64
 	noState bool
@@ -133,6 +135,13 @@ func (y *response) joinedHistory(tx *store.Tx, j *job, newly, whole bool) (bool,
 		sp.from = math.MinInt64
 	}
 	sp.whole, sp.sight = whole, j.member.Position
+	if newly && !y.initial {
+		known, err := y.s.rooms.StateVersionAt(tx, sp.view.Room, y.since.Durable)
+		if err != nil {
+			return false, err
+		}
+		sp.rejoined = sp.view.WasJoined(known)
+	}
 	if sp.stateAt, err = y.s.rooms.StateVersionAt(tx, sp.view.Room, sp.to); err != nil {
 		return false, err
 	}
@@ -173,6 +182,7 @@ func (y *response) left(tx *store.Tx, j *job) error {
 		} else if everJoined && leftAt <= known {
 			sp.whole, sp.noState = false, true
 		}
+		sp.rejoined = sp.whole && sp.view.WasJoined(known)
 	}
 	if sp.whole {
 		sp.from = math.MinInt64

@@ -30,6 +30,9 @@ func (r *Request) stateAfter() bool { return r.StateAfter || r.StateAfterUnstabl
 // the client has no other way to get there.
 func (y *response) state(tx *store.Tx, sp *span, t *timeline) (*state, error) {
 	st := &state{has: map[store.StateKey]bool{}}
+	if sp.own != 0 && (y.req.stateAfter() || !t.shown()[sp.own]) {
+		st.add(store.MemberKey(y.user), sp.own)
+	}
 	if sp.noState {
 		return st, nil
 	}

@@ -91,7 +91,7 @@ func (t *timeline) end(sp *span, places []store.Place, events []*room.Event) {
 	first := len(events) - 1
 	t.start = places[first].Position - 1
 	// Other servers may know what came before the first event that is known here.
-	t.limited = events[first].PDU.Type != event.TypeCreate
+	t.limited = sp.rejoined || events[first].PDU.Type != event.TypeCreate
 }
 
 func (t timeline) reversed() timeline {

@@ -116,6 +116,16 @@ func (v *View) MembershipIn(version int64) store.Membership {
 	return v.memberships[i-1].Value
 }
 
+// WasJoined says whether the user had ever been joined by a version of the room's state.
+func (v *View) WasJoined(version int64) bool {
+	for _, m := range v.memberships {
+		if m.Version <= version && m.Value == store.Join {
+			return true
+		}
+	}
+	return false
+}
+
 // LastLeft is the version of the room's state with which the user was last no
 // longer joined: the newest state they may know. False: they never left.
 func (v *View) LastLeft() (version int64, ok bool) {
