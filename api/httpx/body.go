@@ -56,6 +56,25 @@ func (rq *request) readBody() error {
 	return errcode.NotJSON("the request body broke off")
 }
 
+// patientBody is a body that a handler reads by itself: it may take long, but
+// not stand still.
+type patientBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+}
+
+// standstill is how long a body may bring nothing.
+const standstill = 30 * time.Second
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	_ = b.rc.SetReadDeadline(time.Now().Add(standstill)) // as in readBody
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
 func tooLarge(limit int64) error {
 	return errcode.TooLarge("the request body is larger than %d bytes", limit)
 }

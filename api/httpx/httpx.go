@@ -79,6 +79,7 @@ type Route struct {
 	aliases   []string
 	maxBody   int64
 	forActive bool
+	reads     bool // the handler reads the body by itself
 	invoke    func(rq *request) error
 }
 
@@ -106,6 +107,7 @@ const MaxBody = 8 << 20
 func Handle[Req, Resp any](pattern string, auth Auth, limit Limit, fn func(context.Context, Caller, Req) (Resp, error)) Route {
 	rt := newRoute(pattern, auth, limit, fn)
 	plan := planOf[Req](rt)
+	rt.reads = plan.stream >= 0
 	rt.invoke = func(rq *request) error {
 		var req Req
 		if err := plan.fill(rq, reflect.ValueOf(&req).Elem()); err != nil {
@@ -129,6 +131,7 @@ func Handle[Req, Resp any](pattern string, auth Auth, limit Limit, fn func(conte
 func Stream[Req any](pattern string, auth Auth, limit Limit, fn func(ctx context.Context, w http.ResponseWriter, c Caller, req Req) error) Route {
 	rt := newRoute(pattern, auth, limit, fn)
 	plan := planOf[Req](rt)
+	rt.reads = plan.stream >= 0
 	rt.invoke = func(rq *request) error {
 		var req Req
 		if err := plan.fill(rq, reflect.ValueOf(&req).Elem()); err != nil {
@@ -142,6 +145,7 @@ func Stream[Req any](pattern string, auth Auth, limit Limit, fn func(ctx context
 // Raw declares a route that reads and writes by itself.
 func Raw(pattern string, auth Auth, limit Limit, fn func(w http.ResponseWriter, r *http.Request, c Caller) error) Route {
 	rt := newRoute(pattern, auth, limit, fn)
+	rt.reads = true
 	rt.invoke = func(rq *request) error { return fn(rq.w, rq.r, rq.caller) }
 	return rt
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -407,3 +409,59 @@ func BenchmarkSend(b *testing.B) {
 		call(s, "PUT", "/_matrix/client/v3/rooms/!r:x/send/m.x?access_token=alice", `{"body":"hello"}`)
 	}
 }
+
+// A client that stops sending or reading gives its connection back.
+func TestSlowClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer()
+		s.Mount(Handle("GET /big", None, NoLimit, func(context.Context, Caller, struct{}) (string, error) { return strings.Repeat("x", 10<<20), nil }))
+		for _, request := range []string{
+			"PUT /_matrix/client/v3/rooms/!r:x/send/m.x?access_token=alice HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+			"PUT /_matrix/media/v3/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+			"GET /big HTTP/1.1\r\nHost: x\r\n\r\n",
+		} {
+			client, server := net.Pipe()
+			l := &oneConn{conn: server, closed: make(chan struct{})}
+			srv := &http.Server{Handler: s}
+			done := make(chan struct{})
+			srv.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateClosed {
+					close(done)
+				}
+			}
+			go srv.Serve(l)
+			if _, err := io.WriteString(client, request); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(request, "PUT") {
+				go io.Copy(io.Discard, client) // the answer may be read
+			}
+			select {
+			case <-done:
+			case <-time.After(10 * time.Minute):
+				t.Errorf("the connection is still open: %q", request)
+			}
+			srv.Close()
+			client.Close()
+			synctest.Wait()
+		}
+	})
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn   net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+func (l *oneConn) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -13,24 +14,46 @@ import (
 	"hearth/matrix/errcode"
 )
 
-// response remembers whether anything was sent yet.
+// response remembers whether anything was sent yet, and does not wait for ever
+// for a client that stopped reading.
 type response struct {
 	http.ResponseWriter
 	status int
 }
 
+const (
+	writeTime  = time.Minute // for one piece to be taken
+	writePiece = 64 << 10
+)
+
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 	}
+	w.extend()
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *response) Write(b []byte) (int, error) {
+func (w *response) Write(b []byte) (n int, err error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	for {
+		w.extend()
+		piece := b[:min(len(b), writePiece)]
+		wrote, err := w.ResponseWriter.Write(piece)
+		n, b = n+wrote, b[len(piece):]
+		if err != nil || len(b) == 0 {
+			return n, err
+		}
+	}
+}
+
+// extend gives the client time to take what is written next. It is called
+// before anything is written, since the deadline of the request before on the
+// same connection still stands.
+func (w *response) extend() {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // a recorder in tests has none
 }
 
 // Unwrap lets http.ResponseController find deadlines and Flush.

@@ -32,6 +32,9 @@ func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 		err = rr.limit(rt.Limit, rq.caller)
 	}
 	if err == nil {
+		if rt.reads {
+			r.Body = &patientBody{r.Body, http.NewResponseController(w)}
+		}
 		err = rt.invoke(rq)
 	}
 	if err != nil {
