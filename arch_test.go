@@ -28,7 +28,7 @@ var floors = []struct {
 	{2, []string{"room", "remote"}},
 	{3, []string{"clientsync", "push", "media", "account", "e2ee", "ephemeral", "directory", "appservice", "oauth", "turn", "doctor", "backup", "migrate"}},
 	{4, []string{"api", "web"}},
-	{5, []string{"cmd", "test", "bench"}},
+	{5, []string{"server", "cmd", "test", "bench"}},
 }
 
 // siblings may be imported on the same floor, each for a reason.
@@ -61,9 +61,9 @@ var impure = []string{"net/http/", "os", "database", "context", "log", "syscall"
 var pureNet = map[string]bool{"net/netip": true, "net/url": true, "net/http": true}
 
 // starters may have go statements: everything else runs in a request or in the
-// runner of cmd/hearth.
+// runner of server.
 var starters = map[string]string{
-	"cmd/hearth": "the runner",
+	"server":     "the runner",
 	"api/httpx":  "the life of requests",
 	"store":      "the committer",
 	"test":       "tests",
@@ -205,7 +205,7 @@ func TestGoStatements(t *testing.T) {
 		}
 		ast.Inspect(s.file, func(n ast.Node) bool {
 			if g, ok := n.(*ast.GoStmt); ok {
-				t.Errorf("%s: go statement: background work is started by the runner of cmd/hearth", s.fset.Position(g.Pos()))
+				t.Errorf("%s: go statement: background work is started by the runner of server", s.fset.Position(g.Pos()))
 			}
 			return true
 		})

@@ -14,6 +14,7 @@ import (
 
 	"hearth/api/httpx"
 	"hearth/config"
+	"hearth/server"
 )
 
 // web is the listeners and the server behind them.
@@ -82,10 +83,10 @@ func (w *web) open(srv *http.Server, scheme, addr string, log *slog.Logger) erro
 	return nil
 }
 
-func (w *web) serve(r *runner) {
+func (w *web) serve(r *server.Runner) {
 	for i, socket := range w.sockets {
 		srv := w.servers[i]
-		r.start("serve "+w.urls[i], func(context.Context) error {
+		r.Start("serve "+w.urls[i], func(context.Context) error {
 			if err := srv.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}

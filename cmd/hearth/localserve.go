@@ -15,6 +15,7 @@ import (
 	"hearth/account"
 	"hearth/config"
 	"hearth/matrix/id"
+	"hearth/server"
 )
 
 func localserveCommand() *cobra.Command {
@@ -31,8 +32,8 @@ func localserveCommand() *cobra.Command {
 				return err
 			}
 			log := newLog(cfg, cmd.ErrOrStderr())
-			return run(cmd.Context(), cfg, log, func(s *server) error {
-				users, err := s.localUsers(cmd.Context())
+			return run(cmd.Context(), cfg, log, func(s *server.Server) error {
+				users, err := localUsers(cmd.Context(), s)
 				if err != nil {
 					return err
 				}
@@ -62,8 +63,8 @@ func localConfig(dir string, port int) *config.Config {
 
 // localUsers makes alice and bob at the first start, and tells their passwords
 // at each: they are kept beside the data, which is for trying out.
-func (s *server) localUsers(ctx context.Context) (string, error) {
-	passwords, err := localPasswords(filepath.Join(s.cfg.Hearth.DataDir, "users.txt"))
+func localUsers(ctx context.Context, s *server.Server) (string, error) {
+	passwords, err := localPasswords(filepath.Join(s.Config.Hearth.DataDir, "users.txt"))
 	if err != nil {
 		return "", err
 	}
@@ -72,18 +73,18 @@ func (s *server) localUsers(ctx context.Context) (string, error) {
 		if _, err := fmt.Sscan(line, &name, &password); err != nil {
 			return "", fmt.Errorf("read users.txt: %w", err)
 		}
-		_, exists, err := s.accounts.GetUser(ctx, id.MakeUser(name, s.cfg.ServerName))
+		_, exists, err := s.Accounts.GetUser(ctx, id.MakeUser(name, s.Config.ServerName))
 		if err != nil {
 			return "", err
 		}
 		if exists {
 			continue
 		}
-		hash, err := s.accounts.HashPassword(ctx, password)
+		hash, err := s.Accounts.HashPassword(ctx, password)
 		if err != nil {
 			return "", err
 		}
-		if _, err := s.accounts.Register(ctx, account.Registration{Username: name, PasswordHash: hash, InhibitLogin: true}); err != nil {
+		if _, err := s.Accounts.Register(ctx, account.Registration{Username: name, PasswordHash: hash, InhibitLogin: true}); err != nil {
 			return "", fmt.Errorf("make %s: %w", name, err)
 		}
 	}

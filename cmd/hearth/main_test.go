@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"hearth/config"
+	"hearth/server"
 )
 
 // start runs a server on a free port and returns its URL; it stops with the test.
@@ -38,7 +39,7 @@ func start(t *testing.T, change func(*config.Config)) string {
 	ctx, stop := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- run(ctx, cfg, slog.New(slog.DiscardHandler), func(*server) error { close(ready); return nil })
+		ended <- run(ctx, cfg, slog.New(slog.DiscardHandler), func(*server.Server) error { close(ready); return nil })
 	}()
 	select {
 	case <-ready:
@@ -208,28 +209,5 @@ func TestRegisterToolReadsTheListener(t *testing.T) {
 	}
 	if err := (&registration{}).ask(bufio.NewReader(strings.NewReader("")), io.Discard); err == nil {
 		t.Error("no answers, no error")
-	}
-}
-
-func TestRunnerRestartsWhatPanics(t *testing.T) {
-	log := slog.New(slog.DiscardHandler)
-	r := newRunner(log)
-	if err := r.once(func(context.Context) error { panic("boom") }); err == nil || !strings.Contains(err.Error(), "boom") {
-		t.Error(err)
-	}
-	r.start("ends", func(context.Context) error { return nil })
-	r.start("waits", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-	r.close()
-}
-
-func TestPostgresConnectionString(t *testing.T) {
-	got := postgresDSN(map[string]any{"user": "a", "cp_max": 10, "password": `it's\`})
-	for _, part := range []string{`user='a' `, `password='it\'s\\' `} {
-		if !strings.Contains(got, part) {
-			t.Errorf("%s lacks %s", got, part)
-		}
-	}
-	if strings.Contains(got, "cp_max") {
-		t.Error(got)
 	}
 }

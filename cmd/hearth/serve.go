@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hearth/config"
+	"hearth/server"
 )
 
 func serveCommand() *cobra.Command {
@@ -52,24 +53,24 @@ const drainTime = 8 * time.Second
 
 // run is the server's life. It returns when ctx ends, after everything has
 // stopped. ready, if any, is called when requests are served.
-func run(ctx context.Context, cfg *config.Config, log *slog.Logger, ready func(*server) error) (err error) {
+func run(ctx context.Context, cfg *config.Config, log *slog.Logger, ready func(*server.Server) error) (err error) {
 	slog.SetDefault(log)
 	if cfg.Hearth.MemoryLimit > 0 {
 		debug.SetMemoryLimit(int64(cfg.Hearth.MemoryLimit))
 	}
-	s, err := build(ctx, cfg, log)
+	s, err := server.New(ctx, cfg, log, version)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.store.Close()) }()
-	sockets, err := listen(cfg, s.router, log)
+	defer func() { err = errors.Join(err, s.Store.Close()) }()
+	sockets, err := listen(cfg, s.Router, log)
 	if err != nil {
 		return err
 	}
-	loops := newRunner(log)
-	defer loops.close()
+	loops := server.NewRunner(log)
+	defer loops.Close()
 	sockets.serve(loops)
-	s.follow(loops)
+	s.Follow(loops)
 	log.Info("serving", "server_name", cfg.ServerName, "at", sockets.urls, "version", longVersion())
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -78,7 +79,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger, ready func(*
 	}
 	<-ctx.Done()
 	log.Info("stopping")
-	s.hub.Release() // waiting /sync requests answer now
+	s.Hub.Release() // waiting /sync requests answer now
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	if err := sockets.shutdown(drain); err != nil {

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 )
 
 // syncOptions brings together what /sync tells of what other services know.
-func (s *server) syncOptions() clientsync.Options {
+func (s *Server) syncOptions() clientsync.Options {
 	return clientsync.Options{
-		PushRules: s.push.AccountData,
+		PushRules: s.Push.AccountData,
 		Unread: func(ctx context.Context, tx *store.Tx, user store.UserNID, room store.RoomNID, upTo int64) (clientsync.Unread, error) {
-			counts, err := s.push.Unread(ctx, tx, user, room, upTo)
+			counts, err := s.Push.Unread(ctx, tx, user, room, upTo)
 			u := clientsync.Unread{Main: clientsync.Count(counts.Main), Threads: make(map[id.Event]clientsync.Count, len(counts.Threads))}
 			for root, c := range counts.Threads {
 				u.Threads[root] = clientsync.Count(c)

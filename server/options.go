@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"errors"
@@ -137,7 +137,7 @@ func accountOptions(cfg *config.Config) account.Options {
 	return o
 }
 
-func mediaOptions(cfg *config.Config) media.Options {
+func mediaOptions(cfg *config.Config, version string) media.Options {
 	o := media.Options{
 		Server: cfg.ServerName, Dir: cfg.MediaStorePath,
 		MaxUpload: int64(cfg.MaxUploadSize), MaxPixels: int64(cfg.MaxImagePixels),

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -9,23 +9,24 @@ import (
 	"time"
 )
 
-// runner starts everything that runs beside requests. A loop that fails or
+// Runner starts everything that runs beside requests. A loop that fails or
 // panics is told to the log and started again: followers resume from their
 // saved position.
-type runner struct {
+type Runner struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 	log  *slog.Logger
 }
 
-func newRunner(log *slog.Logger) *runner {
+// NewRunner makes a runner that writes to log.
+func NewRunner(log *slog.Logger) *Runner {
 	ctx, stop := context.WithCancel(context.Background())
-	return &runner{ctx: ctx, stop: stop, log: log}
+	return &Runner{ctx: ctx, stop: stop, log: log}
 }
 
-// start runs loop until it returns nil or the runner stops.
-func (r *runner) start(name string, loop func(ctx context.Context) error) {
+// Start runs loop until it returns nil or the runner stops.
+func (r *Runner) Start(name string, loop func(ctx context.Context) error) {
 	r.wg.Go(func() {
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 			err := r.once(loop)
@@ -42,7 +43,7 @@ func (r *runner) start(name string, loop func(ctx context.Context) error) {
 	})
 }
 
-func (r *runner) once(loop func(context.Context) error) (err error) {
+func (r *Runner) once(loop func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
@@ -51,8 +52,8 @@ func (r *runner) once(loop func(context.Context) error) (err error) {
 	return loop(r.ctx)
 }
 
-// close stops all loops and waits for them.
-func (r *runner) close() {
+// Close stops all loops and waits for them.
+func (r *Runner) Close() {
 	r.stop()
 	r.wg.Wait()
 }

@@ -1,0 +1,179 @@
+// Package server wires all services of a homeserver: it is the one place that
+// knows every other package. cmd/hearth runs what it makes, and so do tests.
+//
+// It opens no socket, reads no file of configuration and has no rule of its
+// own. Start at New.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"hearth/account"
+	"hearth/api/admin"
+	"hearth/api/client"
+	"hearth/api/federation"
+	"hearth/api/httpx"
+	mediaapi "hearth/api/media"
+	"hearth/clientsync"
+	"hearth/config"
+	"hearth/directory"
+	"hearth/e2ee"
+	"hearth/matrix/id"
+	"hearth/matrix/pushrules"
+	"hearth/media"
+	"hearth/push"
+	"hearth/room"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// Server is all services, wired.
+type Server struct {
+	Config    *config.Config
+	Log       *slog.Logger
+	Store     *store.Store
+	Hub       *stream.Hub
+	Limits    *httpx.Limiter
+	Accounts  *account.Accounts
+	Rooms     *room.Engine
+	Directory *directory.Directory
+	Push      *push.Service
+	Media     *media.Repository
+	Router    *httpx.Router
+
+	version string
+}
+
+// New makes every service, from the bottom up, and mounts the APIs.
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (*Server, error) {
+	if err := os.MkdirAll(cfg.Hearth.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	key, err := config.LoadSigningKey(cfg.SigningKeyPath)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Config: cfg, Log: log, version: version, Limits: httpx.NewLimiter(rates(cfg))}
+	if err := s.openStore(ctx); err != nil {
+		return nil, err
+	}
+	s.Accounts = account.New(s.Store, accountOptions(cfg))
+	s.Rooms = room.New(s.Store, room.Options{
+		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
+		DefaultVersion: cfg.DefaultRoomVersion,
+		Profile:        s.profile,
+	})
+	s.Directory = directory.New(s.Store, s.Rooms)
+	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
+	if s.Media, err = media.New(s.Store, mediaOptions(cfg, version)); err != nil {
+		return nil, err
+	}
+	s.connect()
+	s.mount(key)
+	return s, nil
+}
+
+// openStore opens the database and the hub, each of which needs the other.
+func (s *Server) openStore(ctx context.Context) (err error) {
+	o, err := storeOptions(s.Config)
+	if err != nil {
+		return err
+	}
+	// Nothing is committed before hub is set: Open has no writers yet.
+	o.Published = func(c stream.Commit) (wake func()) { return s.Hub.Publish(c) }
+	if s.Store, err = store.Open(ctx, o); err != nil {
+		return err
+	}
+	s.Hub = stream.NewHub(s.Store.Position())
+	return nil
+}
+
+// connect sets what services do for one another: siblings do not know each other.
+func (s *Server) connect() {
+	s.Accounts.Registered = append(s.Accounts.Registered, s.autoJoin)
+	s.Accounts.ProfileChanged = append(s.Accounts.ProfileChanged, s.Rooms.UpdateProfile)
+	s.Accounts.Deactivated = append(s.Accounts.Deactivated, s.leaveAll, s.Push.Deactivated)
+	s.Accounts.IsCrossSigningKey = e2ee.IsCrossSigningKey
+	s.Accounts.DeviceChanged = append(s.Accounts.DeviceChanged, e2ee.DeviceChanged)
+	s.Accounts.DevicesDeleted = append(s.Accounts.DevicesDeleted, e2ee.DevicesDeleted, s.Push.DevicesDeleted)
+	s.Accounts.PasswordAttempt = func(u id.User, failed bool) error {
+		if failed {
+			return s.Limits.Take(httpx.LoginFailedAttempts, string(u))
+		}
+		return s.Limits.Check(httpx.LoginFailedAttempts, string(u))
+	}
+}
+
+// mount makes the router of all APIs.
+func (s *Server) mount(key config.SigningKey) {
+	s.Router = &httpx.Router{Limits: s.Limits, Log: s.Log}
+	clients := &client.API{
+		Options:   clientOptions(s.Config),
+		Limits:    s.Limits,
+		Accounts:  s.Accounts,
+		Rooms:     s.Rooms,
+		Directory: s.Directory,
+		Sync:      clientsync.New(s.Store, s.Rooms, s.Hub, s.syncOptions()),
+		Push:      s.Push,
+
+		RoomUpgraded: s.Push.CopyRoom,
+	}
+	s.Router.Authenticate = clients.Authenticate
+	tools := &admin.API{Accounts: s.Accounts}
+	servers := &federation.API{ServerName: s.Config.ServerName, Version: s.version, KeyID: key.ID, Key: key.Private}
+	if s.Config.ServeServerWellKnown {
+		servers.Delegate = s.Config.PublicBaseURL
+	}
+	s.Router.Mount(clients.Routes()...)
+	s.Router.Mount((&mediaapi.API{Repository: s.Media}).Routes()...)
+	s.Router.Mount(tools.Routes()...)
+	s.Router.Mount(servers.Routes()...)
+}
+
+// Follow starts every background loop.
+func (s *Server) Follow(loops *Runner) {
+	loops.Start("media", s.Media.Run)
+	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
+}
+
+func (s *Server) profile(ctx context.Context, u id.User) (p room.Profile, err error) {
+	p.DisplayName, p.AvatarURL, err = s.Accounts.DisplayNameAndAvatar(ctx, u)
+	return p, err
+}
+
+// autoJoin puts a new user into the rooms that everybody shall be in. A room
+// that cannot be joined is for the administrator to mend; the account stands.
+func (s *Server) autoJoin(ctx context.Context, u id.User) error {
+	for _, name := range s.Config.AutoJoinRooms {
+		alias, err := id.ParseAlias(name)
+		if err == nil {
+			var r id.Room
+			if r, _, err = s.Directory.Resolve(ctx, alias); err == nil {
+				err = s.Rooms.Join(ctx, room.Change{Room: r, Sender: u, Target: u})
+			}
+		}
+		if err != nil {
+			s.Log.Warn("auto_join_rooms", "room", name, "user", u, "error", err)
+		}
+	}
+	return nil
+}
+
+// leaveAll takes a deactivated user out of every room.
+func (s *Server) leaveAll(ctx context.Context, u id.User, _ bool) error {
+	var errs []error
+	for _, m := range []store.Membership{store.Join, store.Invite, store.Knock} {
+		rooms, err := s.Rooms.RoomsOf(ctx, u, m)
+		errs = append(errs, err)
+		for _, r := range rooms {
+			if err := s.Rooms.Leave(ctx, room.Change{Room: r, Sender: u, Target: u}); err != nil {
+				errs = append(errs, fmt.Errorf("leave %s: %w", r, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
