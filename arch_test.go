@@ -63,10 +63,10 @@ var pureNet = map[string]bool{"net/netip": true, "net/url": true, "net/http": tr
 // starters may have go statements: everything else runs in a request or in the
 // runner of server.
 var starters = map[string]string{
-	"server":     "the runner",
-	"api/httpx":  "the life of requests",
-	"store":      "the committer",
-	"test":       "tests",
+	"server":    "the runner",
+	"api/httpx": "the life of requests",
+	"store":     "the committer",
+	"test":      "tests",
 }
 
 type source struct {
