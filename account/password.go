@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -45,9 +47,15 @@ const (
 	maxHashTime = 100
 )
 
+// sweepAfter is how long after the last hash its memory goes back to the
+// system: each takes MemoryKiB that the collector would keep for minutes, which
+// on a small box is half of all that Hearth uses.
+const sweepAfter = 2 * time.Second
+
 type hasher struct {
 	o     Passwords
 	slots chan struct{}
+	sweep *time.Timer
 }
 
 func newHasher(o Passwords) hasher {
@@ -55,7 +63,9 @@ func newHasher(o Passwords) hasher {
 		o.MemoryKiB = 19 << 10
 	}
 	o.Time, o.Threads = max(o.Time, 1), max(o.Threads, 1)
-	return hasher{o, make(chan struct{}, concurrentHashes)}
+	sweep := time.AfterFunc(sweepAfter, debug.FreeOSMemory)
+	sweep.Stop() // until there is something to sweep
+	return hasher{o, make(chan struct{}, concurrentHashes), sweep}
 }
 
 // normal makes the same password of the same characters, however typed.
@@ -72,12 +82,17 @@ func (h hasher) take(ctx context.Context) error {
 	}
 }
 
+func (h hasher) give() {
+	<-h.slots
+	h.sweep.Reset(sweepAfter)
+}
+
 // hash makes a PHC string by argon2id.
 func (h hasher) hash(ctx context.Context, password string) (string, error) {
 	if err := h.take(ctx); err != nil {
 		return "", err
 	}
-	defer func() { <-h.slots }()
+	defer h.give()
 	salt := make([]byte, saltLength)
 	rand.Read(salt) // never fails
 	key := argon2.IDKey(h.normal(password), salt, h.o.Time, h.o.MemoryKiB, h.o.Threads, keyLength)
@@ -94,7 +109,7 @@ func (h hasher) check(ctx context.Context, hash, password string) (bool, error) 
 	if err := h.take(ctx); err != nil {
 		return false, err
 	}
-	defer func() { <-h.slots }()
+	defer h.give()
 	if strings.HasPrefix(hash, "$2") {
 		return h.checkBcrypt(hash, password), nil
 	}
