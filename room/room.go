@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -47,7 +48,8 @@ type Engine struct {
 	mu    sync.Mutex
 	rooms *otter.Cache[id.Room, *room]
 
-	nids nidBlock
+	nids         nidBlock
+	lastCreation atomic.Int64
 }
 
 // New makes an engine on an open store.
@@ -140,6 +142,17 @@ func (e *Engine) Head(ctx context.Context, name id.Room) (*Head, bool, error) {
 			return nil, false, ctx.Err()
 		}
 		e.drop(name, r)
+	}
+}
+
+// creationTime is now, but never the same twice: rooms are named by the hash of
+// their create event, and two rooms of one user may differ in nothing else.
+func (e *Engine) creationTime() int64 {
+	for {
+		last := e.lastCreation.Load()
+		if t := max(now(), last+1); e.lastCreation.CompareAndSwap(last, t) {
+			return t
+		}
 	}
 }
 

@@ -370,3 +370,16 @@ func TestMembershipHasNoOtherContentThanWasGiven(t *testing.T) {
 		}
 	}
 }
+
+func TestRoomsMadeAtOnceAreDifferent(t *testing.T) {
+	e := newEngine(t, storetest.Open(t, nil))
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if _, err := e.Create(t.Context(), room.Creation{Creator: alice}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}

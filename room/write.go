@@ -249,7 +249,11 @@ func (w *writing) build(p Proposal, a auth) (*event.PDU, error) {
 		Room: w.head.ID, Type: p.Type, StateKey: p.StateKey, Sender: p.Sender, Content: p.Content, Redacts: p.Redacts,
 		AuthEvents: a.refs, OriginServerTS: p.Timestamp, Depth: 1,
 	}
-	if p.Timestamp == 0 {
+	switch {
+	case p.Timestamp != 0:
+	case w.head.Create == nil:
+		proto.OriginServerTS = w.engine.creationTime()
+	default:
 		proto.OriginServerTS = now()
 	}
 	if w.head.Version.EventID == 1 {
