@@ -175,8 +175,18 @@ type Hearth struct {
 	LogFormat   string `yaml:"log_format" default:"text" allowed:"text json" doc:"How log lines look."`
 	Argon2      Argon2 `yaml:"argon2" doc:"The cost of password hashes."`
 	// LegacyMentions is for clients that do not tell whom a message mentions.
-	LegacyMentions bool   `yaml:"legacy_mentions" default:"false" doc:"Also notify users of messages that merely contain their name or @room, as Matrix did before v1.17."`
-	SupportPage    string `yaml:"support_page" doc:"A page that helps users, shown in /.well-known/matrix/support."`
+	LegacyMentions bool    `yaml:"legacy_mentions" default:"false" doc:"Also notify users of messages that merely contain their name or @room, as Matrix did before v1.17."`
+	Terms          []Terms `yaml:"terms" doc:"Documents that people must accept when they register."`
+	SupportPage    string  `yaml:"support_page" doc:"A page that helps users, shown in /.well-known/matrix/support."`
+}
+
+// Terms is one document in one language.
+type Terms struct {
+	ID       string `yaml:"id" doc:"Which document it is, such as privacy_policy; the same for all languages."`
+	Version  string `yaml:"version" default:"1.0" doc:"Its version."`
+	Language string `yaml:"language" default:"en" doc:"Its language."`
+	Name     string `yaml:"name" doc:"What people see."`
+	URL      string `yaml:"url" doc:"Where it can be read."`
 }
 
 type Argon2 struct {

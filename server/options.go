@@ -129,6 +129,17 @@ func accountOptions(cfg *config.Config) account.Options {
 			MemoryKiB: uint32(a.Memory / 1024), Time: uint32(a.Time), Threads: uint8(a.Threads),
 		},
 	}
+	for _, t := range cfg.Hearth.Terms {
+		if o.Terms == nil {
+			o.Terms = map[string]account.Policy{}
+		}
+		p, ok := o.Terms[t.ID]
+		if !ok {
+			p = account.Policy{Version: t.Version, Translations: map[string]account.PolicyText{}}
+			o.Terms[t.ID] = p
+		}
+		p.Translations[t.Language] = account.PolicyText{Name: t.Name, URL: t.URL}
+	}
 	if p := cfg.Password.Policy; p.Enabled {
 		o.Passwords.MinLength = p.MinLength
 		o.Passwords.WantDigit, o.Passwords.WantSymbol = p.Digit, p.Symbol
