@@ -32,6 +32,20 @@ func (e *Engine) AppendEvent(dst []byte, tx *store.Tx, v *View, ev *Event, f For
 	return event.AppendClient(dst, ev.PDU, event.ClientOptions{OmitRoomID: f.OmitRoomID, Now: f.Now, Unsigned: unsigned}), nil
 }
 
+// AppendEventForService appends an event as an application service gets it,
+// which is no user of the room; extra has further members of unsigned.
+// spec: application-service-api#pushing-events
+func (e *Engine) AppendEventForService(dst []byte, tx *store.Tx, ev *Event, now int64, extra []byte) ([]byte, error) {
+	members := extra
+	if ev.IsState {
+		var err error
+		if members, err = e.appendReplaced(members, tx, ev); err != nil {
+			return dst, fmt.Errorf("render %s: %w", ev.ID, err)
+		}
+	}
+	return event.AppendClient(dst, ev.PDU, event.ClientOptions{Now: now, Unsigned: members}), nil
+}
+
 func (e *Engine) unsigned(tx *store.Tx, v *View, ev *Event, f Format) (members []byte, err error) {
 	if m := v.MembershipAt(ev); m != 0 {
 		members = event.AppendStringMember(members, "membership", m.String())

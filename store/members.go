@@ -50,6 +50,7 @@ const (
 	roomsOfUser   = `SELECT room_nid FROM room_members WHERE user_nid = $1 AND membership = $2 AND is_local = 1 ORDER BY room_nid`
 	membersOfRoom = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 ORDER BY user_nid`
 	localJoined   = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND membership = 1 AND is_local = 1 ORDER BY user_nid`
+	localOfRoom   = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 AND is_local = 1 ORDER BY user_nid`
 	sharingLocal  = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.membership = 1 AND o.is_local = 1 AND o.room_nid IN
 		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1) ORDER BY o.user_nid`
 	sharedRooms = `SELECT a.room_nid FROM room_members a JOIN room_members b ON a.room_nid = b.room_nid
@@ -115,6 +116,11 @@ func (t Members) OfRoom(room RoomNID) ([]Member, error) {
 // LocalJoined lists a room's joined local users, in order.
 func (t Members) LocalJoined(room RoomNID) ([]UserNID, error) {
 	return list(t.tx, value[int64], localJoined, room)
+}
+
+// LocalOfRoom lists all memberships of a room's local users, past ones too.
+func (t Members) LocalOfRoom(room RoomNID) ([]Member, error) {
+	return list(t.tx, scanMember, localOfRoom, room)
 }
 
 // SharingLocal lists the local users who are joined to a room that a local

@@ -37,6 +37,7 @@ type Tx struct {
 	KeyBackup    KeyBackup    // encrypted backups of room keys
 	Receipts     Receipts     // how far users have read
 	Presence     Presence     // last saved presence
+	Appservices  Appservices  // what application services have yet to be told
 }
 
 func newTx(s *Store, c *conn) *Tx {
@@ -56,6 +57,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.AccountData.tx = tx
 	tx.Aliases.tx = tx
 	tx.Media.tx = tx
+	tx.Appservices.tx = tx
 	tx.Push.tx = tx
 	tx.Followers.tx = tx
 	tx.DeviceKeys.tx = tx
