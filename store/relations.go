@@ -20,33 +20,35 @@ type Relation struct {
 	Position int64
 }
 
+// The unary plus keeps a room's index out where the event referred to decides:
+// what one event has is always less than what a room has.
 const (
 	relationColumns = `event_nid, room_nid, target, rel_type, type_nid, sender_nid, position`
 	insertRelation  = `INSERT INTO event_relations (` + relationColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7)`
 	deleteRelation  = `DELETE FROM event_relations WHERE event_nid = $1`
 	getRelation     = `SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1`
-	relationsDown   = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND room_nid = $2
+	relationsDown   = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND +room_nid = $2
 		AND ($3 = '' OR rel_type = $3) AND position > $4 AND position < $5 ORDER BY position DESC LIMIT $6`
-	relationsUp = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND room_nid = $2
+	relationsUp = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND +room_nid = $2
 		AND ($3 = '' OR rel_type = $3) AND position > $4 AND position < $5 ORDER BY position LIMIT $6`
 	relationsOfRoom = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1 AND rel_type = $2
 		AND position < $3 ORDER BY position DESC LIMIT $4`
 	relationsBetween = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1
 		AND position > $2 AND position <= $3 ORDER BY position`
-	relatedTypes = `SELECT DISTINCT target, rel_type FROM event_relations WHERE room_nid = $1 AND rel_type IN ('m.replace', 'm.reference', 'm.thread') AND target IN (
+	relatedTypes = `SELECT DISTINCT target, rel_type FROM event_relations WHERE +room_nid = $1 AND rel_type IN ('m.replace', 'm.reference', 'm.thread') AND target IN (
 		SELECT unhex(value) FROM json_each($2) -- only: sqlite
 		SELECT decode(value, 'hex') FROM json_array_elements_text($2::json) AS value -- only: postgres
 		)`
-	relationsOfMany = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1 AND ($2 = '' OR rel_type = $2) AND (type_nid = $3 OR $3 = 0) AND target IN (
+	relationsOfMany = `SELECT ` + relationColumns + ` FROM event_relations WHERE +room_nid = $1 AND ($2 = '' OR rel_type = $2) AND (type_nid = $3 OR $3 = 0) AND target IN (
 		SELECT unhex(value) FROM json_each($4) -- only: sqlite
 		SELECT decode(value, 'hex') FROM json_array_elements_text($4::json) AS value -- only: postgres
 		) ORDER BY position LIMIT $5`
 	newestReplacements = `SELECT r.event_nid FROM event_relations r JOIN events e ON e.event_nid = r.event_nid
-		WHERE r.target = $1 AND r.room_nid = $2 AND r.rel_type = 'm.replace' AND r.sender_nid = $3 AND r.type_nid = $4
+		WHERE r.target = $1 AND +r.room_nid = $2 AND r.rel_type = 'm.replace' AND r.sender_nid = $3 AND r.type_nid = $4
 		ORDER BY e.origin_server_ts DESC LIMIT $5`
-	relationsBy = `SELECT event_nid FROM event_relations WHERE target = $1 AND room_nid = $2 AND rel_type = $3 AND type_nid = $4 AND sender_nid = $5`
+	relationsBy = `SELECT event_nid FROM event_relations WHERE target = $1 AND +room_nid = $2 AND rel_type = $3 AND type_nid = $4 AND sender_nid = $5`
 	countThread = `SELECT COUNT(*), COALESCE(SUM(CASE WHEN sender_nid = $3 THEN 1 ELSE 0 END), 0) FROM event_relations
-		WHERE target = $1 AND room_nid = $2 AND rel_type = 'm.thread' AND sender_nid NOT IN (
+		WHERE target = $1 AND +room_nid = $2 AND rel_type = 'm.thread' AND sender_nid NOT IN (
 		SELECT value FROM json_each($4) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($4::json) -- only: postgres
 		)`
@@ -56,10 +58,10 @@ const (
 		SELECT value FROM json_each($3) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($3::json) -- only: postgres
 		) AND NOT EXISTS (SELECT 1 FROM event_relations n WHERE n.target = r.target AND n.rel_type = 'm.thread' AND n.position > r.position
-		AND n.room_nid = $1 AND n.sender_nid NOT IN (
+		AND +n.room_nid = $1 AND n.sender_nid NOT IN (
 		SELECT value FROM json_each($3) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($3::json) -- only: postgres
-		)) AND (EXISTS (SELECT 1 FROM event_relations p WHERE p.target = r.target AND p.rel_type = 'm.thread' AND p.room_nid = $1 AND p.sender_nid = $4)
+		)) AND (EXISTS (SELECT 1 FROM event_relations p WHERE p.target = r.target AND p.rel_type = 'm.thread' AND +p.room_nid = $1 AND p.sender_nid = $4)
 		OR EXISTS (SELECT 1 FROM events e WHERE e.event_key = r.target AND e.sender_nid = $4) OR $4 = 0)
 		ORDER BY r.position DESC LIMIT $5`
 )
