@@ -42,10 +42,11 @@ type Config struct {
 	AutoJoinRooms             []string       `yaml:"auto_join_rooms" doc:"Room aliases that new users join."`
 	Password                  PasswordConfig `yaml:"password_config" doc:"Logging in with passwords."`
 
-	_                  struct{} `section:"Rooms"`
-	DefaultRoomVersion string   `yaml:"default_room_version" default:"12" doc:"The version of new rooms."`
-	EncryptedByDefault string   `yaml:"encryption_enabled_by_default_for_room_type" default:"off" allowed:"off all invite" doc:"Which new rooms are encrypted even where the client does not ask for it."`
-	Presence           Presence `yaml:"presence" doc:"Who is online."`
+	_                  struct{}      `section:"Rooms"`
+	DefaultRoomVersion string        `yaml:"default_room_version" default:"12" doc:"The version of new rooms."`
+	EncryptedByDefault string        `yaml:"encryption_enabled_by_default_for_room_type" default:"off" allowed:"off all invite" doc:"Which new rooms are encrypted even where the client does not ask for it."`
+	Presence           Presence      `yaml:"presence" doc:"Who is online."`
+	UserDirectory      UserDirectory `yaml:"user_directory" doc:"The search for people."`
 
 	_              struct{} `section:"Media"`
 	MediaStorePath string   `yaml:"media_store_path" doc:"The folder of uploaded files. Default: media in hearth.data_dir."`
@@ -144,6 +145,11 @@ type MediaUploadLimit struct {
 type MediaRetention struct {
 	Local  Duration `yaml:"local_media_lifetime" default:"0" doc:"Files uploaded here; 0: for ever."`
 	Remote Duration `yaml:"remote_media_lifetime" default:"30d" doc:"Copies of other servers' files, which are fetched again when needed; 0: for ever."`
+}
+
+type UserDirectory struct {
+	Enabled        bool `yaml:"enabled" default:"true" doc:"Let users search for people."`
+	SearchAllUsers bool `yaml:"search_all_users" default:"false" doc:"Also find local users who share no room with the searcher and are in none that is open to everybody."`
 }
 
 type Presence struct {

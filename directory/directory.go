@@ -6,15 +6,29 @@
 package directory
 
 import (
+	"github.com/maypok86/otter/v2"
+
 	"hearth/room"
 	"hearth/store"
 )
 
 // Directory answers from the store and the room engine.
 type Directory struct {
-	store *store.Store
-	rooms *room.Engine
+	store     *store.Store
+	rooms     *room.Engine
+	options   Options
+	summaries *otter.Cache[store.RoomNID, summarized]
+}
+
+// Options is what the configuration says of the directory.
+type Options struct {
+	// HideUsers switches the search for people off: it finds nobody.
+	HideUsers bool
+	// AllUsers makes every local user be found, also by those who share no room with them.
+	AllUsers bool
 }
 
 // New makes a directory.
-func New(s *store.Store, rooms *room.Engine) *Directory { return &Directory{s, rooms} }
+func New(s *store.Store, rooms *room.Engine, o Options) *Directory {
+	return &Directory{s, rooms, o, otter.Must(&otter.Options[store.RoomNID, summarized]{MaximumSize: cachedSummaries})}
+}

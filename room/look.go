@@ -41,6 +41,23 @@ func (e *Engine) Look(ctx context.Context, room id.Room, user id.User, device id
 // Joined says whether the user of the view is joined.
 func (v *View) Joined() bool { return v.Member.Membership == store.Join }
 
+// StateNow reads one entry of a room's state as its row has it; nil: there is none.
+func (e *Engine) StateNow(tx *store.Tx, room store.Room, t event.StateTuple) (*Event, error) {
+	key, ok, err := tx.IDs.FindStateKey(t)
+	if err != nil || !ok {
+		return nil, err
+	}
+	nid, ok, err := tx.State.At(room.NID, key, room.StateVersion)
+	if err != nil || !ok {
+		return nil, err
+	}
+	all, err := e.Events(tx, []store.EventNID{nid})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
 // MaySetState says whether a user is joined and has the power to set a type of state.
 func (e *Engine) MaySetState(ctx context.Context, h *Head, user id.User, typ string) (may bool, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {

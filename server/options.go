@@ -92,6 +92,10 @@ func clientOptions(cfg *config.Config) client.Options {
 		PasswordChange:     cfg.Password.Enabled == "true" && cfg.Password.Local,
 		WellKnown:          map[string]jsontext.Value{},
 		Support:            client.Support{Page: cfg.Hearth.SupportPage},
+		TURN: client.TURN{
+			URIs: cfg.TURNURIs, Secret: cfg.TURNSharedSecret, Username: cfg.TURNUsername, Password: cfg.TURNPassword,
+			Lifetime: time.Duration(cfg.TURNUserLifetime), Guests: cfg.TURNAllowGuests,
+		},
 	}
 	for k, v := range cfg.ExtraClientWellKnown {
 		b, err := json.Marshal(v, json.Deterministic(true))

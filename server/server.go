@@ -67,7 +67,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		DefaultVersion: cfg.DefaultRoomVersion,
 		Profile:        s.profile,
 	})
-	s.Directory = directory.New(s.Store, s.Rooms)
+	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
+		HideUsers: !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
+	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
 	if s.Media, err = media.New(s.Store, mediaOptions(cfg, version)); err != nil {
 		return nil, err

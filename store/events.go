@@ -58,9 +58,9 @@ const (
 	timelineUp   = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position LIMIT $4`
 	stateBetween = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL ORDER BY position`
 	eventsAfter  = `SELECT event_nid, position FROM events WHERE position > $1 AND position <= $2 AND position IS NOT NULL ORDER BY position LIMIT $3`
-	nearestAfter = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND (origin_server_ts > $2 OR origin_server_ts = $2 AND position > $3)
+	nearestAfter = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts >= $2 AND (origin_server_ts > $2 OR position > $3)
 		AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
-	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND (origin_server_ts < $2 OR origin_server_ts = $2 AND position < $3)
+	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts <= $2 AND (origin_server_ts < $2 OR position < $3)
 		AND position IS NOT NULL ORDER BY origin_server_ts DESC, position DESC LIMIT 1`
 	changedKeys = `SELECT skey, MIN(position) FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL GROUP BY skey ORDER BY MIN(position)`
 )

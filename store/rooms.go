@@ -41,6 +41,11 @@ const (
 		VALUES ((SELECT COALESCE(MAX(room_nid), 0) + 1 FROM rooms), $1, $2, $3) RETURNING room_nid`
 	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4, last_position = $5,
 		joined_members = $6, invited_members = $7 WHERE room_nid = $1 AND head = $2`
+	countPublic = `SELECT COUNT(*) FROM rooms WHERE is_public = 1 AND joined_members > 0`
+	publicDown  = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
+		AND (joined_members < $1 OR joined_members = $1 AND room_nid > $2) ORDER BY joined_members DESC, room_nid LIMIT $3`
+	publicUp = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
+		AND (joined_members > $1 OR joined_members = $1 AND room_nid < $2) ORDER BY joined_members, room_nid DESC LIMIT $3`
 	setPublic = `UPDATE rooms SET is_public = $2 WHERE room_nid = $1`
 	listRooms = `SELECT ` + roomColumns + ` FROM rooms WHERE room_nid > $1 ORDER BY room_nid LIMIT $2`
 )
@@ -109,6 +114,22 @@ func (t Rooms) Advance(r Room) error {
 func (t Rooms) SetPublic(nid RoomNID, public bool) error {
 	_, err := t.tx.exec(setPublic, nid, toInt(public))
 	return err
+}
+
+// CountPublic counts the rooms that are listed in the directory and have members.
+func (t Rooms) CountPublic() (int64, error) {
+	n, _, err := one(t.tx, value[int64], countPublic)
+	return n, err
+}
+
+// ListPublic pages through them in order of members, most first, after a number
+// of members and a room; up: before these, nearest first.
+func (t Rooms) ListPublic(joined int64, room RoomNID, up bool, limit int) ([]Room, error) {
+	query := publicDown
+	if up {
+		query = publicUp
+	}
+	return list(t.tx, scanRoom, query, joined, room, limit)
 }
 
 func toInt(b bool) int {

@@ -27,6 +27,7 @@ type Tx struct {
 	Registration Registration // registration tokens, interactive authentication
 	AccountData  AccountData  // account data and filters
 	Aliases      Aliases      // local room aliases
+	Reports      Reports      // what users report
 	Media        Media        // uploaded and fetched files
 	Push         Push         // push rules, pushers, tallies of the unread
 	Followers    Followers    // how far background work has come
@@ -56,6 +57,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.Registration.tx = tx
 	tx.AccountData.tx = tx
 	tx.Aliases.tx = tx
+	tx.Reports.tx = tx
 	tx.Media.tx = tx
 	tx.Appservices.tx = tx
 	tx.Push.tx = tx

@@ -48,7 +48,9 @@ const (
 	setLocked       = `UPDATE users SET locked = $2 WHERE name = $1`
 	setSuspended    = `UPDATE users SET suspended = $2 WHERE name = $1`
 	setDeactivated  = `UPDATE users SET deactivated = $2, password_hash = NULL WHERE name = $1`
-	countUsers      = `SELECT COUNT(*) FROM users`
+	eachProfile     = `SELECT u.name, COALESCE(p.displayname, ''), COALESCE(p.avatar_url, '') FROM users u LEFT JOIN profiles p ON p.full_user_id = u.name
+		WHERE u.deactivated = 0 AND u.is_guest = 0`
+	countUsers = `SELECT COUNT(*) FROM users`
 
 	insertErased = `INSERT INTO erased_users (user_id) VALUES ($1) ON CONFLICT DO NOTHING`
 	deleteErased = `DELETE FROM erased_users WHERE user_id = $1`
@@ -80,6 +82,18 @@ func (t Users) GetAnyCase(lower string) ([]User, error) {
 // List pages through all accounts in order of their names, after the given one.
 func (t Users) List(after id.User, limit int) ([]User, error) {
 	return list(t.tx, scanUser, listUsers, string(after), limit)
+}
+
+// EachProfile calls fn with the name and profile of each account that is in use, guests left out.
+func (t Users) EachProfile(fn func(id.User, Profile) error) error {
+	return each(t.tx, func(r scanner) error {
+		var u id.User
+		var p Profile
+		if err := r.Scan(&u, &p.DisplayName, &p.AvatarURL); err != nil {
+			return err
+		}
+		return fn(u, p)
+	}, eachProfile)
 }
 
 // Count says how many accounts there are, of all kinds.

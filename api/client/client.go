@@ -46,6 +46,7 @@ type Options struct {
 	DefaultRoomVersion string
 	// PasswordChange says whether users may change their passwords here.
 	PasswordChange bool
+	TURN           TURN
 }
 
 // none is the request of an endpoint that takes nothing, or the empty response.

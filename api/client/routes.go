@@ -23,6 +23,9 @@ func (a *API) Routes() []httpx.Route {
 		a.relationRoutes(),
 		a.roomEvents(),
 		a.roomAliases(),
+		a.roomDirectory(),
+		a.reporting(),
+		a.voip(),
 		a.pushNotifications(),
 	} {
 		table = append(table, chapter...)
@@ -147,5 +150,35 @@ func (a *API) pushNotifications() []httpx.Route {
 		httpx.Handle("GET /_matrix/client/v3/pushers", httpx.User, httpx.NoLimit, a.getPushers),
 		httpx.Handle("POST /_matrix/client/v3/pushers/set", httpx.User, httpx.NoLimit, a.postPusher),
 		httpx.Handle("GET /_matrix/client/v3/notifications", httpx.User, httpx.NoLimit, a.getNotifications),
+	}
+}
+
+// spec: client-server-api#published-room-directory
+func (a *API) roomDirectory() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v3/publicRooms", httpx.Optional, httpx.NoLimit, a.getPublicRooms),
+		httpx.Handle("POST /_matrix/client/v3/publicRooms", httpx.Guest, httpx.NoLimit, a.queryPublicRooms),
+		httpx.Handle("GET /_matrix/client/v1/room_summary/{roomIdOrAlias}", httpx.Optional, httpx.NoLimit, a.getRoomSummary).
+			Also("/_matrix/client/unstable/im.nheko.summary/summary/{roomIdOrAlias}", "/_matrix/client/unstable/im.nheko.summary/rooms/{roomIdOrAlias}/summary"),
+		httpx.Handle("GET /_matrix/client/v1/rooms/{roomId}/hierarchy", httpx.Guest, httpx.NoLimit, a.getSpaceHierarchy),
+		httpx.Handle("POST /_matrix/client/v3/user_directory/search", httpx.User, httpx.UserDirectory, a.searchUserDirectory),
+		httpx.Handle("GET /_matrix/client/v1/mutual_rooms", httpx.User, httpx.NoLimit, a.getMutualRooms).
+			Also("/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"),
+	}
+}
+
+// spec: client-server-api#reporting-content
+func (a *API) reporting() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/report/{eventId}", httpx.Guest, httpx.Reports, a.reportEvent),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/report", httpx.User, httpx.Reports, a.reportRoom),
+		httpx.Handle("POST /_matrix/client/v3/users/{userId}/report", httpx.User, httpx.Reports, a.reportUser),
+	}
+}
+
+// spec: client-server-api#voice-over-ip
+func (a *API) voip() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/client/v3/voip/turnServer", httpx.Guest, httpx.NoLimit, a.getTurnServer),
 	}
 }
