@@ -364,6 +364,49 @@ func TestPresence(t *testing.T) {
 	s.want("set presence", strings.Join(set, ", "), "alice online, alice online, alice unavailable")
 }
 
+// Who comes into sight by joining is told of, though their presence did not change.
+func TestPresenceOfThoseWhoJoin(t *testing.T) {
+	s := newServer(t)
+	s.configure(clientsync.Options{Presence: func(_ *store.Tx, _ store.UserNID, after int64) (all []clientsync.Presence, _ error) {
+		if after == 0 {
+			for _, u := range []id.User{alice, bob, charlie} {
+				all = append(all, clientsync.Presence{Sender: u, Content: jsontext.Value(`{"presence":"online"}`)})
+			}
+		}
+		return all, nil
+	}})
+	senders := func(a answer) (list string) {
+		for _, e := range a.Presence.Events {
+			list += e.Sender.Localpart() + " "
+		}
+		return list
+	}
+	r := s.publicRoom(alice)
+	s.join(r, charlie)
+	since, sinceBob := s.sync(alice, "").NextBatch, s.sync(bob, "").NextBatch
+	s.join(r, bob)
+	s.want("for who was there", senders(s.sync(alice, since)), "bob ")
+	s.want("for who came", senders(s.sync(bob, sinceBob)), "alice bob charlie ")
+}
+
+// spec: client-server-api#aggregations-of-child-events
+func TestLimitedTimelineHasAggregations(t *testing.T) {
+	s := newServer(t)
+	r := s.publicRoom(alice)
+	since := s.sync(alice, "").NextBatch
+	one := s.say(r, alice, "one")
+	s.send(r, room.Proposal{Sender: alice, Type: "m.room.message", Content: jsontext.Value(
+		`{"msgtype":"m.text","body":"* two","m.new_content":{"msgtype":"m.text","body":"two"},"m.relates_to":{"rel_type":"m.replace","event_id":"` + string(one) + `"}}`)})
+	limited := s.sync(alice, "", withFilter(`{"room":{"timeline":{"limit":2}}}`)).Rooms.Join[r]
+	if e := limited.Timeline.Events[0]; !strings.Contains(fmt.Sprint(e.Unsigned["m.relations"]), "two") {
+		t.Errorf("limited: %v", e.Unsigned)
+	}
+	whole := s.sync(alice, since).Rooms.Join[r]
+	if e := whole.Timeline.Events[0]; e.Unsigned["m.relations"] != nil {
+		t.Errorf("the edit is in the timeline itself: %v", e.Unsigned)
+	}
+}
+
 // spec: client-server-api#ignoring-users
 func TestIgnoredUsers(t *testing.T) {
 	s := newServer(t)

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"hearth/matrix/canonical"
 	"hearth/matrix/filter"
 	"hearth/matrix/id"
@@ -27,7 +25,8 @@ type response struct {
 	since   stream.Token // what the client has seen
 	now     stream.Token // what it will have seen: next_batch
 	clock   int64        // milliseconds, for unsigned.age
-	ignored map[id.User]bool
+	ignored map[store.UserNID]bool
+	met     map[store.UserNID]bool // users who may have come into sight
 	changes changes
 	members []sentMember // members that go out for the first time
 
@@ -49,7 +48,7 @@ const manyRooms = 32
 // are read by version.
 func (y *response) build(ctx context.Context) error {
 	var sections [sectionCount][]job
-	rooms := 0
+	parts := false
 	err := y.s.store.View(ctx, func(tx *store.Tx) error {
 		if err := y.begin(ctx, tx); err != nil {
 			return err
@@ -65,20 +64,26 @@ func (y *response) build(ctx context.Context) error {
 		for _, j := range jobs {
 			sections[j.section()] = append(sections[j.section()], j)
 		}
-		if rooms = len(jobs); rooms <= manyRooms && !y.initial {
-			return y.roomSections(ctx, tx, sections)
+		if parts = len(jobs) > manyRooms || y.initial; parts {
+			return nil
 		}
-		return nil
+		if err := y.roomSections(ctx, tx, sections); err != nil {
+			return err
+		}
+		return y.presence(tx)
 	})
-	if err == nil && (rooms > manyRooms || y.initial) {
-		err = y.roomSections(ctx, nil, sections)
+	if err != nil || !parts {
+		return err
 	}
-	return err
+	if err := y.roomSections(ctx, nil, sections); err != nil {
+		return err
+	}
+	return y.s.store.View(ctx, y.presence)
 }
 
 // begin fixes up to where the answer goes, and learns what changed up to there.
 func (y *response) begin(ctx context.Context, tx *store.Tx) error {
-	y.clock, y.news, y.members = time.Now().UnixMilli(), false, y.members[:0]
+	y.clock, y.news, y.members, y.met = time.Now().UnixMilli(), false, y.members[:0], map[store.UserNID]bool{}
 	position, err := tx.ReadPosition()
 	if err != nil {
 		return err
@@ -99,7 +104,7 @@ func (y *response) begin(ctx context.Context, tx *store.Tx) error {
 	} else if err := y.readChanges(tx); err != nil {
 		return err
 	}
-	y.ignored, err = ignoredUsers(tx, y.req.User)
+	y.ignored, err = y.s.rooms.Ignored(tx, y.req.User)
 	return err
 }
 
@@ -112,7 +117,7 @@ func (y *response) finish() {
 
 // personal writes what belongs to the user or the device, not to a room.
 func (y *response) personal(tx *store.Tx) error {
-	for _, section := range []func(*store.Tx) error{y.toDevice, y.keyCounts, y.deviceLists, y.accountData, y.presence} {
+	for _, section := range []func(*store.Tx) error{y.toDevice, y.keyCounts, y.deviceLists, y.accountData} {
 		if err := section(tx); err != nil {
 			return err
 		}
@@ -266,16 +271,20 @@ func (w *writer) accountData(row store.AccountDataRow) {
 	w.b = append(canonical.AppendString(append(w.b, `,"type":`...), row.Type), '}')
 }
 
-// presence writes what changed in the presence of others.
+// presence writes what changed in the presence of others, and that of those who
+// came into sight by joining a room. It stands after the rooms, which know them.
 func (y *response) presence(tx *store.Tx) error {
-	if y.s.options.Presence == nil || !y.changes.presence {
+	if y.s.options.Presence == nil || !y.changes.presence && len(y.met) == 0 {
 		return nil
 	}
 	after := y.since.Volatile
-	if !y.changes.known {
+	if !y.changes.known || len(y.met) > 0 {
 		after = 0
 	}
 	all, err := y.s.options.Presence(tx, y.user, after)
+	if err == nil && y.changes.known && len(y.met) > 0 {
+		all, err = y.newPresence(tx, all)
+	}
 	if err != nil {
 		return fmt.Errorf("presence: %w", err)
 	}
@@ -294,22 +303,24 @@ func (y *response) presence(tx *store.Tx) error {
 	})
 }
 
-// ignoredUsers are those whose messages and invites a user does not want.
-// spec: client-server-api#ignoring-users
-func ignoredUsers(tx *store.Tx, user id.User) (map[id.User]bool, error) {
-	content, ok, err := tx.AccountData.Get(user, "m.ignored_user_list")
-	if err != nil || !ok {
+// newPresence is what changed, and of all others those who came into sight.
+func (y *response) newPresence(tx *store.Tx, all []Presence) ([]Presence, error) {
+	changed, err := y.s.options.Presence(tx, y.user, y.since.Volatile)
+	if err != nil {
 		return nil, err
 	}
-	var list struct {
-		Users map[id.User]struct{} `json:"ignored_users"`
+	told := make(map[id.User]bool, len(changed))
+	for _, p := range changed {
+		told[p.Sender] = true
 	}
-	if json.Unmarshal(content, &list) != nil {
-		return nil, nil // clients may store anything under this name
+	for _, p := range all {
+		nid, ok, err := tx.IDs.FindUser(p.Sender)
+		if err != nil {
+			return nil, err
+		}
+		if ok && y.met[nid] && !told[p.Sender] {
+			changed = append(changed, p)
+		}
 	}
-	ignored := make(map[id.User]bool, len(list.Users))
-	for u := range list.Users {
-		ignored[u] = u != user
-	}
-	return ignored, nil
+	return changed, nil
 }

@@ -145,7 +145,35 @@ func (y *response) joinedHistory(tx *store.Tx, j *job, newly, whole bool) (bool,
 	if sp.stateAt, err = y.s.rooms.StateVersionAt(tx, sp.view.Room, sp.to); err != nil {
 		return false, err
 	}
+	if newly {
+		if err := y.meetMembers(tx, sp); err != nil {
+			return false, err
+		}
+	}
 	return y.history(tx, sp, true)
+}
+
+// maxMet bounds of how many members of a room just joined the presence is told.
+const maxMet = 1000
+
+func (y *response) meetMembers(tx *store.Tx, sp *span) error {
+	if y.initial || y.s.options.Presence == nil || sp.view.Room.Joined > maxMet {
+		return nil
+	}
+	return tx.DeviceLists.EachJoined(sp.view.Room.NID, func(user store.UserNID, _ int64) { y.met[user] = true })
+}
+
+// meet notes who joined a room that the user is in.
+func (y *response) meet(t *timeline, st *state) {
+	for _, user := range t.joined {
+		y.met[user] = true
+	}
+	for key := range st.has {
+		if user, ok := store.IsMemberKey(key); ok {
+			y.met[user] = true
+		}
+	}
+	delete(y.met, y.user)
 }
 
 func (y *response) span(tx *store.Tx, j *job) (*span, error) {
@@ -157,7 +185,7 @@ func (y *response) span(tx *store.Tx, j *job) (*span, error) {
 	if err != nil {
 		return nil, err
 	}
-	view.Device = string(y.req.Device)
+	view.Device, view.Ignored = string(y.req.Device), y.ignored
 	return &span{view: view, from: y.since.Durable, to: y.now.Durable}, nil
 }
 
@@ -204,7 +232,7 @@ func (y *response) stripped(tx *store.Tx, j *job, key string) error {
 	if err != nil {
 		return err
 	}
-	if j.section() == inviteSection && y.ignored[events[0].PDU.Sender] {
+	if j.section() == inviteSection && y.ignored[events[0].Sender] {
 		return nil
 	}
 	state, _, err := tx.Members.Stripped(j.member.Room, y.user)
@@ -234,6 +262,9 @@ func (y *response) history(tx *store.Tx, sp *span, summarize bool) (news bool, e
 	st, err := y.state(tx, sp, &t)
 	if err != nil {
 		return false, fmt.Errorf("state: %w", err)
+	}
+	if summarize && !sp.whole {
+		y.meet(&t, st)
 	}
 	var heroes []store.UserNID
 	summarize = summarize && (sp.whole || t.members || st.members)

@@ -1,7 +1,6 @@
 package clientsync
 
 import (
-	"hearth/room"
 	"hearth/store"
 )
 
@@ -229,5 +228,7 @@ func (y *response) writeStateChunk(tx *store.Tx, sp *span, nids []store.EventNID
 			}
 		}
 	}
-	return y.appendEvents(tx, sp, wanted, room.Format{OmitReplaced: true})
+	format := y.format()
+	format.OmitReplaced = true
+	return y.appendEvents(tx, sp, wanted, format)
 }

@@ -29,7 +29,8 @@ type timeline struct {
 	// gapless says that the state events after start are all among events, so
 	// that a client which follows them arrives at the right state.
 	gapless bool
-	members bool // there is a member event after start
+	members bool            // there is a member event after start
+	joined  []store.UserNID // whose member events are joins
 }
 
 // timeline reads the timeline of a span, backwards from its end.
@@ -70,7 +71,12 @@ func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 }
 
 func (t *timeline) take(ev *room.Event, position int64, wanted bool) {
-	t.members = t.members || ev.IsState && ev.PDU.Type == event.TypeMember
+	if user, ok := memberOf(ev); ok {
+		t.members = true
+		if ev.PDU.Membership() == store.Join.String() {
+			t.joined = append(t.joined, user)
+		}
+	}
 	if wanted {
 		t.events = append(t.events, ev)
 		t.start = position - 1
@@ -112,10 +118,7 @@ func (y *response) inTimeline(tx *store.Tx, f *filter.RoomEventFilter, sp *span,
 	if position < sp.sight && ev.NID != sp.own && !sp.view.MaySee(ev) {
 		return false, nil
 	}
-	if !ev.IsState && y.ignored[ev.PDU.Sender] {
-		return false, nil
-	}
-	if !f.Match(filtered(sp, ev)) {
+	if sp.view.Hides(ev) || !f.Match(filtered(sp, ev)) {
 		return false, nil
 	}
 	if !f.NeedsRelations() {
@@ -148,7 +151,16 @@ func relationsTo(tx *store.Tx, room store.RoomNID, ev id.Event) ([]filter.Relati
 func (y *response) writeTimeline(tx *store.Tx, sp *span, t *timeline) error {
 	y.w.key("timeline")
 	y.w.b = append(y.w.b, `{"events":[`...)
-	if err := y.appendEvents(tx, sp, t.events, room.Format{}); err != nil {
+	format := y.format()
+	if t.limited {
+		// Whoever has the whole timeline has the events that are aggregated too.
+		// spec: client-server-api#aggregations-of-child-events
+		var err error
+		if format.Bundle, err = y.s.rooms.Bundle(tx, sp.view, t.events, format); err != nil {
+			return err
+		}
+	}
+	if err := y.appendEvents(tx, sp, t.events, format); err != nil {
 		return err
 	}
 	y.w.b = append(y.w.b, ']')
@@ -162,10 +174,13 @@ func (y *response) writeTimeline(tx *store.Tx, sp *span, t *timeline) error {
 	return nil
 }
 
-// appendEvents writes events in the format that the filter asks for.
+// format is how the filter asks for events to be written.
+func (y *response) format() room.Format {
+	return room.Format{OmitRoomID: true, Now: y.clock, Federation: y.filter.EventFormat == filter.FormatFederation}
+}
+
+// appendEvents writes events, with the fields only that the filter asks for.
 func (y *response) appendEvents(tx *store.Tx, sp *span, events []*room.Event, format room.Format) (err error) {
-	format.OmitRoomID, format.Now = true, y.clock
-	format.Federation = y.filter.EventFormat == filter.FormatFederation
 	var whole []byte
 	for _, ev := range events {
 		y.w.comma()
