@@ -20,16 +20,20 @@ import (
 	"hearth/server"
 )
 
-// start runs a server on a free port and returns its URL; it stops with the test.
-func start(t *testing.T, change func(*config.Config)) string {
+func freePort(t *testing.T) int {
 	t.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := socket.Addr().(*net.TCPAddr).Port
-	socket.Close()
-	cfg := localConfig(t.TempDir(), port)
+	defer socket.Close()
+	return socket.Addr().(*net.TCPAddr).Port
+}
+
+// start runs a server on a free port and returns its URL; it stops with the test.
+func start(t *testing.T, change func(*config.Config)) string {
+	t.Helper()
+	cfg := localConfig(t.TempDir(), freePort(t))
 	if change != nil {
 		change(cfg)
 	}
@@ -209,5 +213,78 @@ func TestRegisterToolReadsTheListener(t *testing.T) {
 	}
 	if err := (&registration{}).ask(bufio.NewReader(strings.NewReader("")), io.Discard); err == nil {
 		t.Error("no answers, no error")
+	}
+}
+
+// post sends a JSON body and reads the answer.
+func post(t *testing.T, url, body string, into any) int {
+	t.Helper()
+	resp, err := http.Post(url, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.UnmarshalRead(resp.Body, into); err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+	return resp.StatusCode
+}
+
+// An operator's first steps: a secret in conf.d, the tool, a login.
+func TestRegisterToolMakesAnAdmin(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "registration_shared_secret.yaml")
+	if err := os.WriteFile(file, []byte("registration_shared_secret: shared\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := start(t, func(c *config.Config) { c.RegistrationSharedSecret = "shared" })
+	out, err := execute(t, "Charlie\npassword\npassword\nyes\n", "register_new_matrix_user", "-c", file, url)
+	if err != nil {
+		t.Fatal(out, err)
+	}
+	var session struct {
+		Token string `json:"access_token"`
+		User  string `json:"user_id"`
+	}
+	const login = `{"type":"m.login.password","identifier":{"type":"m.id.user","user":"charlie"},"password":"password"}`
+	if code := post(t, url+"/_matrix/client/v3/login", login, &session); code != 200 || session.User != "@charlie:localhost" || session.Token == "" {
+		t.Errorf("%d %+v", code, session)
+	}
+	if _, err := execute(t, "", "register_new_matrix_user", "-u", "bob", "-p", "x", "--no-admin", "-k", "wrong", url); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("a wrong secret: %v", err)
+	}
+}
+
+func TestLocalUsersCanLogIn(t *testing.T) {
+	var users string
+	dir := t.TempDir()
+	cfg := localConfig(dir, freePort(t))
+	if err := cfg.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second start knows the first one's passwords
+		ctx, stop := context.WithCancel(t.Context())
+		err := run(ctx, cfg, slog.New(slog.DiscardHandler), func(s *server.Server) (err error) {
+			defer stop()
+			users, err = localUsers(ctx, s)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(users) {
+				f := strings.Fields(line)
+				var session map[string]any
+				body := `{"type":"m.login.password","identifier":{"type":"m.id.user","user":"` + f[0] + `"},"password":"` + f[1] + `"}`
+				if code := post(t, cfg.PublicBaseURL+"_matrix/client/v3/login", body, &session); code != 200 {
+					t.Errorf("%s: %d %v", f[0], code, session)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Count(users, "\n") != 2 {
+		t.Errorf("users %q", users)
 	}
 }
