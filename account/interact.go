@@ -191,6 +191,9 @@ func (a *Accounts) stage(ctx context.Context, s *interaction, auth authDict) (*e
 		s.Completed[auth.Type] = result
 		return nil, nil
 	}
+	if errors.Is(err, errOtherAccount) {
+		return nil, errOtherAccount // no further try can mend that
+	}
 	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Status != http.StatusTooManyRequests {
 		return e, nil
 	}
@@ -217,6 +220,8 @@ func (a *Accounts) prove(ctx context.Context, u id.User, auth authDict) (result 
 	return "", errcode.Forbidden("%s is not possible here", auth.Type)
 }
 
+var errOtherAccount = errcode.Forbidden("the password must be that of your own account")
+
 // provePassword wants the password of the user who asks, not of just any.
 func (a *Accounts) provePassword(ctx context.Context, u id.User, auth authDict) error {
 	if a.o.Passwords.NoReauth || u == "" {
@@ -234,7 +239,7 @@ func (a *Accounts) provePassword(ctx context.Context, u id.User, auth authDict) 
 		return err
 	}
 	if named != u {
-		return errcode.Forbidden("the password must be that of your own account")
+		return errOtherAccount
 	}
 	_, err = a.verify(ctx, u, auth.Password)
 	return err

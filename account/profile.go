@@ -164,9 +164,9 @@ func withField(p store.Profile, field string, value jsontext.Value) (store.Profi
 	case fieldDisplayName:
 		p.DisplayName, err = text(field, value, maxDisplayName)
 	case fieldAvatarURL:
-		if p.AvatarURL, err = text(field, value, maxAvatarURL); err == nil && p.AvatarURL != "" && !strings.HasPrefix(p.AvatarURL, "mxc://") {
-			err = errcode.InvalidParam("avatar_url must be an mxc:// URI")
-		}
+		// The specification wants an mxc:// URI; servers have always taken any
+		// text, clients ignore what they cannot fetch, and old profiles hold some.
+		p.AvatarURL, err = text(field, value, maxAvatarURL)
 	default:
 		if field == fieldTimeZone {
 			_, err = text(field, value, maxProfileKey)

@@ -256,7 +256,25 @@ func (w *writing) levelsContent(c Creation) (any, error) {
 	for k, v := range override {
 		content[k] = v
 	}
+	if w.head.Version.PrivilegedCreators {
+		// Clients of before version 12 list the creator, which that version forbids.
+		content["users"] = withoutCreators(override["users"], authrules.Creators(w.head.Create))
+	}
 	return content, nil
+}
+
+func withoutCreators(users jsontext.Value, creators []id.User) any {
+	var levels map[id.User]jsontext.Value
+	if users == nil {
+		return object{}
+	}
+	if json.Unmarshal(users, &levels) != nil {
+		return users // for the rules to refuse
+	}
+	for _, u := range creators {
+		delete(levels, u)
+	}
+	return levels
 }
 
 // topicContent has the topic in its old form and as extensible text.

@@ -91,7 +91,9 @@ func (e *Engine) Messages(tx *store.Tx, v *View, p Page) (History, error) {
 	}
 	more, err := e.page(tx, v, p, &at, stop, &h)
 	h.Reached = stream.Position{Durable: at}.String()
-	if more {
+	// A page that has events may be followed by an empty one without end: some
+	// clients take a page without end for a fault rather than for the last.
+	if more || len(h.Events) > 0 {
 		h.End = h.Reached
 	}
 	return h, err
@@ -301,8 +303,13 @@ func (e *Engine) MembersFor(tx *store.Tx, v *View, at *stream.Position) ([]*Even
 // the last before it, which the user must be able to see.
 func (e *Engine) versionAt(tx *store.Tx, v *View, position int64) (int64, error) {
 	places, err := tx.Events.TimelineDown(v.Room.NID, 0, position, 1)
-	if err != nil || len(places) == 0 {
+	if err != nil {
 		return 0, err
+	}
+	if len(places) == 0 {
+		// The token that sync gives with a timeline that goes back to the room's
+		// beginning. The room began with its create event and the creator's join.
+		return 2, nil
 	}
 	last, err := e.Events(tx, nidsOf(places))
 	if err != nil {

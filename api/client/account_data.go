@@ -6,6 +6,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/api/httpx"
+	"hearth/matrix/filter"
 	"hearth/matrix/id"
 )
 
@@ -136,6 +137,9 @@ type filterPath struct {
 // spec: client-server-api#post_matrixclientv3useruseridfilter
 func (a *API) defineFilter(ctx context.Context, c httpx.Caller, r defineFilterRequest) (filterResponse, error) {
 	if err := own(c, r.User); err != nil {
+		return filterResponse{}, err
+	}
+	if _, err := filter.Parse(r.Filter); err != nil {
 		return filterResponse{}, err
 	}
 	filterID, err := a.Accounts.DefineFilter(ctx, r.User, r.Filter)

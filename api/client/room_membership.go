@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/api/httpx"
@@ -30,11 +31,36 @@ func (a *API) roomOf(ctx context.Context, idOrAlias string) (id.Room, error) {
 }
 
 type joinRoomRequest struct {
-	Room     string         `path:"roomIdOrAlias"`
-	Via      []string       `query:"via"`
-	Servers  []string       `query:"server_name"` // the old name of via
-	Reason   string         `json:"reason"`
-	ThirdBit jsontext.Value `json:"third_party_signed"`
+	Room    string         `path:"roomIdOrAlias"`
+	Via     []string       `query:"via"`
+	Servers []string       `query:"server_name"` // the old name of via
+	Body    jsontext.Value `body:"."`
+}
+
+// joinChange reads the body of a join. Keys that the specification does not
+// name become part of the membership event, as bridges and bots rely on.
+func joinChange(c httpx.Caller, name id.Room, body jsontext.Value) (room.Change, error) {
+	change := room.Change{Room: name, Sender: c.User, Guest: c.Guest}
+	var keys map[string]jsontext.Value
+	if len(body) == 0 {
+		return change, nil
+	}
+	if err := json.Unmarshal(body, &keys); err != nil {
+		return change, errcode.BadJSON("%v", err)
+	}
+	if raw, ok := keys["reason"]; ok {
+		if err := json.Unmarshal(raw, &change.Reason); err != nil {
+			return change, errcode.BadJSON("reason: %v", err)
+		}
+	}
+	delete(keys, "reason")
+	delete(keys, "third_party_signed")
+	if len(keys) == 0 {
+		return change, nil
+	}
+	var err error
+	change.Content, err = json.Marshal(keys, json.Deterministic(true))
+	return change, err
 }
 
 type roomIDResponse struct {
@@ -46,7 +72,11 @@ func (a *API) joinRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (
 	if err != nil {
 		return roomIDResponse{}, err
 	}
-	return roomIDResponse{name}, a.Rooms.Join(ctx, room.Change{Room: name, Sender: c.User, Guest: c.Guest, Reason: r.Reason})
+	change, err := joinChange(c, name, r.Body)
+	if err != nil {
+		return roomIDResponse{}, err
+	}
+	return roomIDResponse{name}, a.Rooms.Join(ctx, change)
 }
 
 type changeRequest struct {
@@ -60,8 +90,17 @@ func (r changeRequest) change(c httpx.Caller) room.Change {
 	return room.Change{Room: r.Room, Sender: c.User, Guest: c.Guest, Target: r.Target, Reason: r.Reason}
 }
 
-func (a *API) joinRoomById(ctx context.Context, c httpx.Caller, r changeRequest) (roomIDResponse, error) {
-	return roomIDResponse{r.Room}, a.Rooms.Join(ctx, r.change(c))
+type joinRoomByIDRequest struct {
+	Room id.Room        `path:"roomId"`
+	Body jsontext.Value `body:"."`
+}
+
+func (a *API) joinRoomById(ctx context.Context, c httpx.Caller, r joinRoomByIDRequest) (roomIDResponse, error) {
+	change, err := joinChange(c, r.Room, r.Body)
+	if err != nil {
+		return roomIDResponse{}, err
+	}
+	return roomIDResponse{r.Room}, a.Rooms.Join(ctx, change)
 }
 
 func (a *API) knockRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (roomIDResponse, error) {
@@ -69,7 +108,11 @@ func (a *API) knockRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) 
 	if err != nil {
 		return roomIDResponse{}, err
 	}
-	return roomIDResponse{name}, a.Rooms.Knock(ctx, room.Change{Room: name, Sender: c.User, Reason: r.Reason})
+	change, err := joinChange(c, name, r.Body)
+	if err != nil {
+		return roomIDResponse{}, err
+	}
+	return roomIDResponse{name}, a.Rooms.Knock(ctx, change)
 }
 
 func (a *API) leaveRoom(ctx context.Context, c httpx.Caller, r changeRequest) (none, error) {
