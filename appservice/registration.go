@@ -12,6 +12,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 )
 
@@ -147,6 +148,31 @@ func (r *Registry) ExclusiveUser(u id.User) (*Service, bool) {
 // ExclusiveAlias finds the service that alone may make an alias.
 func (r *Registry) ExclusiveAlias(a id.Alias) (*Service, bool) {
 	return r.find(func(s *Service) bool { return matchesExclusive(s.aliases, string(a)) })
+}
+
+// CheckAlias refuses aliases that another service has for itself and, to a
+// service, those outside its namespaces. by is the service that asks, or empty.
+// spec: application-service-api#server-admin-style-permissions
+func (r *Registry) CheckAlias(by string, a id.Alias) error {
+	if r == nil {
+		return nil
+	}
+	if s, ok := r.ByID(by); ok && !s.OwnsAlias(a) {
+		return errcode.Exclusive("the application service has not reserved this alias")
+	}
+	if owner, ok := r.ExclusiveAlias(a); ok && owner.ID != by {
+		return errcode.Exclusive("this alias is reserved by an application service")
+	}
+	return nil
+}
+
+// ControlsAlias says whether a service may do with an alias what it likes.
+func (r *Registry) ControlsAlias(by string, a id.Alias) bool {
+	if r == nil {
+		return false
+	}
+	s, ok := r.ByID(by)
+	return ok && s.OwnsAlias(a)
 }
 
 func (r *Registry) find(ok func(*Service) bool) (*Service, bool) {

@@ -104,6 +104,27 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
+// spec: application-service-api#server-admin-style-permissions
+func TestAliasesOfServices(t *testing.T) {
+	r, err := NewRegistry(parse(t, ircBridge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const reserved, free = id.Alias("#_irc_rust:localhost"), id.Alias("#rust:localhost")
+	for _, test := range []struct {
+		by      string
+		alias   id.Alias
+		refused bool
+	}{{"", free, false}, {"", reserved, true}, {"IRC Bridge", reserved, false}, {"IRC Bridge", free, true}} {
+		if err := r.CheckAlias(test.by, test.alias); (err != nil) != test.refused {
+			t.Errorf("%q makes %s: %v", test.by, test.alias, err)
+		}
+	}
+	if !r.ControlsAlias("IRC Bridge", reserved) || r.ControlsAlias("IRC Bridge", free) || r.ControlsAlias("", reserved) {
+		t.Error("control")
+	}
+}
+
 func TestMistakesAreToldByFileAndKey(t *testing.T) {
 	const good = "id: a\nurl: http://localhost:1\nas_token: t\nhs_token: h\nsender_localpart: bot\nnamespaces: {}\n"
 	for name, test := range map[string]struct{ replace, by, want string }{
