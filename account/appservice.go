@@ -32,6 +32,8 @@ func (a *Accounts) actAs(ctx context.Context, as Appservice, r Request) (Caller,
 		}
 		c.User = u
 	}
+	// spec: application-service-api#registration rate_limited
+	c.Unlimited = c.Unlimited || c.User == as.Sender
 	if c.User == as.Sender && c.Device == "" {
 		return c, nil
 	}

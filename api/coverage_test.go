@@ -33,7 +33,6 @@ var absent = []struct{ part, why string }{
 	{"/_matrix/key/", "federation: next"},
 	{"/_matrix/app/", "called by us"},
 	{"/.well-known/matrix/policy_server", "policy servers: later"},
-	{"/thirdparty/", "third-party networks: later"},
 	{"/auth_metadata", "OAuth 2.0: later"},
 	{"/sso/", "single sign-on: later"},
 	{"/voip/", "calls: later"},

@@ -18,6 +18,7 @@ import (
 	"hearth/api/federation"
 	"hearth/api/httpx"
 	mediaapi "hearth/api/media"
+	"hearth/appservice"
 	"hearth/clientsync"
 	"hearth/config"
 	"hearth/directory"
@@ -43,13 +44,14 @@ type Server struct {
 	Directory *directory.Directory
 	Push      *push.Service
 	Media     *media.Repository
+	Services  *appservice.Services
 	Router    *httpx.Router
 
 	version string
 }
 
 // New makes every service, from the bottom up, and mounts the APIs.
-func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (*Server, error) {
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (_ *Server, err error) {
 	if err := os.MkdirAll(cfg.Hearth.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
 	}
@@ -57,10 +59,19 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err != nil {
 		return nil, err
 	}
+	registry, err := appservice.Load(cfg.AppServiceFiles, cfg.ServerName)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{Config: cfg, Log: log, version: version, Limits: httpx.NewLimiter(rates(cfg))}
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Store.Close())
+		}
+	}()
 	s.Accounts = account.New(s.Store, accountOptions(cfg))
 	s.Rooms = room.New(s.Store, room.Options{
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
@@ -74,9 +85,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if s.Media, err = media.New(s.Store, mediaOptions(cfg, version)); err != nil {
 		return nil, err
 	}
+	s.Services = appservice.New(s.Store, s.Rooms, registry)
 	s.connect()
 	s.mount(key)
-	return s, nil
+	return s, s.startServices(ctx)
 }
 
 // openStore opens the database and the hub, each of which needs the other.
@@ -102,6 +114,20 @@ func (s *Server) connect() {
 	s.Accounts.IsCrossSigningKey = e2ee.IsCrossSigningKey
 	s.Accounts.DeviceChanged = append(s.Accounts.DeviceChanged, e2ee.DeviceChanged)
 	s.Accounts.DevicesDeleted = append(s.Accounts.DevicesDeleted, e2ee.DevicesDeleted, s.Push.DevicesDeleted)
+	s.Accounts.FindAppservice = func(token string) (account.Appservice, bool) {
+		v, ok := s.Services.ByToken(token)
+		if !ok {
+			return account.Appservice{}, false
+		}
+		return accountOf(v), true
+	}
+	s.Accounts.ExclusiveTo = func(u id.User) (string, bool) {
+		v, ok := s.Services.ExclusiveUser(u)
+		if !ok {
+			return "", false
+		}
+		return v.ID, true
+	}
 	s.Accounts.PasswordAttempt = func(u id.User, failed bool) error {
 		if failed {
 			return s.Limits.Take(httpx.LoginFailedAttempts, string(u))
@@ -121,6 +147,7 @@ func (s *Server) mount(key config.SigningKey) {
 		Directory: s.Directory,
 		Sync:      clientsync.New(s.Store, s.Rooms, s.Hub, s.syncOptions()),
 		Push:      s.Push,
+		Services:  s.Services,
 
 		RoomUpgraded: s.Push.CopyRoom,
 	}
@@ -139,7 +166,25 @@ func (s *Server) mount(key config.SigningKey) {
 // Follow starts every background loop.
 func (s *Server) Follow(loops *Runner) {
 	loops.Start("media", s.Media.Run)
+	loops.Start("application services", func(ctx context.Context) error { return s.Services.Run(ctx, s.Hub) })
+	for _, v := range s.Services.All() {
+		loops.Start("application service "+v.ID, func(ctx context.Context) error { return s.Services.Deliver(ctx, v.ID) })
+	}
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
+}
+
+// startServices makes the users of application services themselves.
+func (s *Server) startServices(ctx context.Context) error {
+	for _, v := range s.Services.All() {
+		if err := s.Accounts.MakeSender(ctx, accountOf(v)); err != nil {
+			return fmt.Errorf("make %s: %w", v.Sender, err)
+		}
+	}
+	return s.Services.Begin(ctx, s.Hub.Now().Durable)
+}
+
+func accountOf(v *appservice.Service) account.Appservice {
+	return account.Appservice{ID: v.ID, Sender: v.Sender, RateLimited: v.RateLimited, Owns: v.OwnsUser}
 }
 
 func (s *Server) profile(ctx context.Context, u id.User) (p room.Profile, err error) {

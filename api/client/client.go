@@ -12,6 +12,7 @@ import (
 
 	"hearth/account"
 	"hearth/api/httpx"
+	"hearth/appservice"
 	"hearth/clientsync"
 	"hearth/directory"
 	"hearth/matrix/id"
@@ -29,6 +30,7 @@ type API struct {
 	Directory *directory.Directory
 	Sync      *clientsync.Syncer
 	Push      *push.Service
+	Services  *appservice.Services // may be nil
 
 	// RoomUpgraded carries over what services hold of a room to the one that
 	// replaces it, in the transaction that closes the old one; may be nil.

@@ -31,11 +31,15 @@ func (a *API) setRoomAlias(ctx context.Context, c httpx.Caller, r setRoomAliasRe
 	if r.Room == nil {
 		return none{}, errcode.BadJSON("room_id is missing")
 	}
+	if err := a.checkAlias(c, r.Alias); err != nil {
+		return none{}, err
+	}
 	return none{}, a.Directory.SetAlias(ctx, r.Alias, *r.Room, c.User)
 }
 
 func (a *API) deleteRoomAlias(ctx context.Context, c httpx.Caller, r aliasRequest) (none, error) {
-	return none{}, a.Directory.DeleteAlias(ctx, r.Alias, c.User, c.Admin)
+	mayAll := c.Admin || a.Services != nil && a.Services.ControlsAlias(c.AppService, r.Alias)
+	return none{}, a.Directory.DeleteAlias(ctx, r.Alias, c.User, mayAll)
 }
 
 type roomRequest struct {

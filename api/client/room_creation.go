@@ -70,6 +70,9 @@ func (a *API) creation(c httpx.Caller, r createRoomRequest) (room.Creation, erro
 		if err != nil || strings.Contains(r.AliasName, ":") {
 			return creation, errcode.InvalidParam("room_alias_name is the part between # and :, not %q", r.AliasName)
 		}
+		if err := a.checkAlias(c, alias); err != nil {
+			return creation, err
+		}
 		creation.Alias = alias
 	}
 	return creation, nil

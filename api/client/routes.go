@@ -27,6 +27,7 @@ func (a *API) Routes() []httpx.Route {
 		a.reporting(),
 		a.voip(),
 		a.pushNotifications(),
+		a.applicationServices(),
 	} {
 		table = append(table, chapter...)
 	}
