@@ -169,15 +169,22 @@ func (w *writing) presetEvents(ctx context.Context, c Creation) error {
 		{event.TypeHistoryVisibility, "history_visibility", p.historyVisibility},
 		{event.TypeGuestAccess, "guest_access", p.guestAccess},
 	} {
-		stated := func(i InitialState) bool { return i.Type == s.typ && i.StateKey == "" }
-		if slices.ContainsFunc(c.InitialState, stated) {
+		if c.states(s.typ) {
 			continue
 		}
 		if err := w.addState(ctx, c.Creator, s.typ, "", object{s.key: s.value}); err != nil {
 			return err
 		}
 	}
+	if encrypt := w.engine.options.EncryptPresets; c.Predecessor == "" && slices.Contains(encrypt, c.Preset) && !c.states(event.TypeEncryption) {
+		return w.addState(ctx, c.Creator, event.TypeEncryption, "", object{"algorithm": "m.megolm.v1.aes-sha2"})
+	}
 	return nil
+}
+
+// states says whether the initial state has an event of a type.
+func (c Creation) states(typ string) bool {
+	return slices.ContainsFunc(c.InitialState, func(i InitialState) bool { return i.Type == typ && i.StateKey == "" })
 }
 
 // object is JSON that we make ourselves.

@@ -30,6 +30,8 @@ type Options struct {
 	Key    ed25519.PrivateKey
 	// DefaultVersion is the room version of new rooms; empty: the protocol's own default.
 	DefaultVersion string
+	// EncryptPresets are the presets whose rooms are encrypted even where the client does not ask for it.
+	EncryptPresets []string
 	// EventCacheBytes and RoomCacheBytes bound what is kept of events and of loaded rooms. 0: 32 MB each.
 	EventCacheBytes, RoomCacheBytes int
 	// Profile says what a local user is called, for membership events.

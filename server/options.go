@@ -182,3 +182,14 @@ func prefixes(ranges []config.IPRange) (list []netip.Prefix) {
 	}
 	return list
 }
+
+// encryptPresets are the kinds of rooms that are encrypted by default.
+func encryptPresets(cfg *config.Config) []string {
+	switch cfg.EncryptedByDefault {
+	case "all":
+		return []string{"private_chat", "trusted_private_chat", "public_chat"}
+	case "invite":
+		return []string{"private_chat", "trusted_private_chat"}
+	}
+	return nil
+}

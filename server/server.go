@@ -76,6 +76,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	s.Rooms = room.New(s.Store, room.Options{
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
 		DefaultVersion: cfg.DefaultRoomVersion,
+		EncryptPresets: encryptPresets(cfg),
 		Profile:        s.profile,
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
