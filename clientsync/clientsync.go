@@ -117,11 +117,10 @@ func New(s *store.Store, rooms *room.Engine, hub *stream.Hub, o Options) *Syncer
 // asked to. An error that is returned after the first write cuts the object off.
 // spec: client-server-api#get_matrixclientv3sync
 func (s *Syncer) Sync(ctx context.Context, r Request, out io.Writer) error {
-	y, err := s.prepare(ctx, r, out)
+	y, err := s.prepare(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer y.w.release(&s.buffers)
 	waiting, cancel := context.WithTimeout(ctx, min(r.Timeout, maxTimeout))
 	defer cancel()
 	for {
@@ -129,18 +128,28 @@ func (s *Syncer) Sync(ctx context.Context, r Request, out io.Writer) error {
 		if err := ctx.Err(); err != nil {
 			return err // the client has gone
 		}
-		if err := y.build(ctx); err != nil {
-			return fmt.Errorf("sync of %s: %w", r.User, err)
+		if done, err := y.attempt(ctx, out, last || waiting.Err() != nil); done || err != nil {
+			return err
 		}
-		if last || y.news || waiting.Err() != nil {
-			y.finish()
-			return y.w.flush()
-		}
-		// Nothing of what changed is for this client. What it passed over will
-		// not concern it later either.
-		y.since = y.now
-		y.w.reset()
 	}
+}
+
+// attempt builds the answer and sends it if it is the last or has news. A
+// client that goes on waiting holds no buffer.
+func (y *response) attempt(ctx context.Context, out io.Writer, last bool) (done bool, err error) {
+	y.w.init(out, &y.s.buffers)
+	defer y.w.release(&y.s.buffers)
+	if err := y.build(ctx); err != nil {
+		return false, fmt.Errorf("sync of %s: %w", y.req.User, err)
+	}
+	if last || y.news {
+		y.finish()
+		return true, y.w.flush()
+	}
+	// Nothing of what changed is for this client. What was passed over will not
+	// concern it later either.
+	y.since = y.now
+	return false, nil
 }
 
 // mayWait says whether the client wants an answer only when there is news.
@@ -149,7 +158,7 @@ func (y *response) mayWait() bool {
 }
 
 // prepare reads what a request asks for, and begins to note what changes for its user.
-func (s *Syncer) prepare(ctx context.Context, r Request, out io.Writer) (*response, error) {
+func (s *Syncer) prepare(ctx context.Context, r Request) (*response, error) {
 	y := &response{s: s, req: &r, initial: r.Since == ""}
 	if !y.initial {
 		var err error
@@ -173,7 +182,7 @@ func (s *Syncer) prepare(ctx context.Context, r Request, out io.Writer) (*respon
 		if err := s.store.Update(ctx, func(tx *store.Tx) error { _, err := tx.IDs.User(r.User); return err }); err != nil {
 			return nil, err
 		}
-		return s.prepare(ctx, r, out)
+		return s.prepare(ctx, r)
 	}
 	if err != nil {
 		return nil, err
@@ -182,7 +191,6 @@ func (s *Syncer) prepare(ctx context.Context, r Request, out io.Writer) (*respon
 		return nil, err
 	}
 	s.hub.Since(y.user, s.hub.Now())
-	y.w.init(out, &s.buffers)
 	return y, nil
 }
 

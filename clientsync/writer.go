@@ -22,16 +22,15 @@ type writer struct {
 }
 
 func (w *writer) init(out io.Writer, pool *sync.Pool) {
-	w.out, w.b = out, (*pool.Get().(*[]byte))[:0]
+	*w = writer{out: out, b: (*pool.Get().(*[]byte))[:0]}
 }
 
 func (w *writer) release(pool *sync.Pool) {
 	if b := w.b; cap(b) <= maxPooled {
 		pool.Put(&b)
 	}
+	w.b = nil
 }
-
-func (w *writer) reset() { w.b = w.b[:0] }
 
 // flush sends what was built so far.
 func (w *writer) flush() error {

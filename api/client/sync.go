@@ -7,6 +7,7 @@ import (
 
 	"hearth/api/httpx"
 	"hearth/clientsync"
+	"hearth/matrix/id"
 )
 
 type syncRequest struct {
@@ -35,6 +36,20 @@ func (a *API) sync(ctx context.Context, w http.ResponseWriter, c httpx.Caller, r
 		StateAfter:         req.UseStateAfter,
 		StateAfterUnstable: req.UseStateAfterUnstable,
 	}, jsonBody{w})
+}
+
+type getEventsRequest struct {
+	From    string  `query:"from"`
+	Timeout int64   `query:"timeout"`
+	Room    id.Room `query:"room_id"`
+}
+
+// getEvents is what clients used before /sync, and guests still to peek.
+// spec: client-server-api#get_matrixclientv3events
+func (a *API) getEvents(ctx context.Context, c httpx.Caller, req getEventsRequest) (clientsync.Chunk, error) {
+	return a.Sync.Events(ctx, clientsync.EventsRequest{
+		User: c.User, Device: c.Device, Guest: c.Guest, Room: req.Room, From: req.From, Timeout: milliseconds(req.Timeout),
+	})
 }
 
 // milliseconds is a duration that a client names; what is out of range is cut off.
