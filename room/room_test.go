@@ -113,6 +113,26 @@ func TestCreateSendAndReadBackInEveryVersion(t *testing.T) {
 	})
 }
 
+func TestNobodyCreatesARoomAgain(t *testing.T) {
+	s := storetest.Open(t, nil)
+	e := newEngine(t, s)
+	for _, v := range roomversion.All() {
+		t.Run("version "+v.ID, func(t *testing.T) {
+			name, err := e.Create(t.Context(), room.Creation{Creator: alice, Version: v.ID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			empty := ""
+			for _, key := range []*string{nil, &empty} {
+				_, err := e.Send(t.Context(), name, room.Proposal{Sender: alice, Type: event.TypeCreate, StateKey: key, Content: jsontext.Value(`{"room_version":"1"}`)})
+				if refusal, ok := errors.AsType[*errcode.Error](err); !ok || refusal.Code != "M_FORBIDDEN" {
+					t.Errorf("state %v: %v", key != nil, err)
+				}
+			}
+		})
+	}
+}
+
 func TestEventsInMemoryKnowTheirPositions(t *testing.T) {
 	s := storetest.Open(t, nil)
 	e := newEngine(t, s)

@@ -33,6 +33,12 @@ func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
 	if already, err := w.alreadySent(ctx, p); already != "" || err != nil {
 		return already, err
 	}
+	if p.Type == event.TypeCreate {
+		// Rule 1 of the room's version would say so, of an event that cannot be
+		// built: from version 12 on such an event names no room.
+		// spec: rooms/v12#authorisation-rules 1
+		return "", errcode.Forbidden("a room is created only once")
+	}
 	if err := w.checkRelation(ctx, p); err != nil {
 		return "", err
 	}
