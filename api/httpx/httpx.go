@@ -75,6 +75,8 @@ type Route struct {
 	Auth   Auth
 	Limit  Limit
 	Name   string // of the handler; the spec's operationId
+	// Takes is the request struct, for those who walk the table; nil for Raw.
+	Takes reflect.Type
 
 	aliases   []string
 	maxBody   int64
@@ -108,6 +110,7 @@ func Handle[Req, Resp any](pattern string, auth Auth, limit Limit, fn func(conte
 	rt := newRoute(pattern, auth, limit, fn)
 	plan := planOf[Req](rt)
 	rt.reads = plan.stream >= 0
+	rt.Takes = reflect.TypeFor[Req]()
 	rt.invoke = func(rq *request) error {
 		var req Req
 		if err := plan.fill(rq, reflect.ValueOf(&req).Elem()); err != nil {
@@ -132,6 +135,7 @@ func Stream[Req any](pattern string, auth Auth, limit Limit, fn func(ctx context
 	rt := newRoute(pattern, auth, limit, fn)
 	plan := planOf[Req](rt)
 	rt.reads = plan.stream >= 0
+	rt.Takes = reflect.TypeFor[Req]()
 	rt.invoke = func(rq *request) error {
 		var req Req
 		if err := plan.fill(rq, reflect.ValueOf(&req).Elem()); err != nil {
@@ -155,6 +159,9 @@ func (rt Route) Also(paths ...string) Route {
 	rt.aliases = append(append([]string(nil), rt.aliases...), paths...)
 	return rt
 }
+
+// Paths are all that the route is served under, but for those of r0.
+func (rt Route) Paths() []string { return append([]string{rt.Path}, rt.aliases...) }
 
 // UnlessSuspended refuses suspended users.
 // spec: client-server-api#account-suspension
