@@ -136,7 +136,7 @@ func TestFallbackKeysAreGivenAgainAndAgain(t *testing.T) {
 	w.must(err)
 	unused := func() (types []string) {
 		w.view(func(tx *store.Tx) (err error) {
-			_, types, err = e2ee.KeyCounts(tx, w.nid(alice), "alice")
+			types, err = tx.DeviceKeys.UnusedFallbacks(w.nid(alice), "alice")
 			return err
 		})
 		return types

@@ -130,35 +130,3 @@ func toDeviceEvent(m Message, content jsontext.Value) []byte {
 	e = append(canonical.AppendString(e, m.Sender), `,"type":`...)
 	return append(canonical.AppendString(e, m.Type), '}')
 }
-
-// ToDevice reads what waits for a device after a position up to another, at
-// most limit messages. When there are more, more is true and the client must
-// come back from the position of the last one, not from upTo.
-func ToDevice(tx *store.Tx, user store.UserNID, device id.Device, after, upTo int64, limit int) (events []jsontext.Value, last int64, more bool, err error) {
-	messages, err := tx.ToDevice.List(user, device, after, upTo, limit+1)
-	if err != nil {
-		return nil, after, false, err
-	}
-	if more = len(messages) > limit; more {
-		messages = messages[:limit]
-	}
-	last = after
-	for _, m := range messages {
-		events, last = append(events, m.Event), m.Position
-	}
-	return events, last, more, nil
-}
-
-// AcknowledgeToDevice deletes what a device has received: it came back with a
-// token of this position.
-func (s *Service) AcknowledgeToDevice(ctx context.Context, user store.UserNID, device id.Device, position int64) error {
-	var has bool
-	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
-		has, err = tx.ToDevice.HasUpTo(user, device, position)
-		return err
-	})
-	if err != nil || !has {
-		return err
-	}
-	return s.store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.DeleteUpTo(user, device, position) })
-}

@@ -25,9 +25,9 @@ func (w *world) waiting(u id.User, d id.Device, after int64) (got []string) {
 		if err != nil {
 			return err
 		}
-		events, _, _, err := e2ee.ToDevice(tx, nid, d, after, 1<<60, 100)
-		for _, e := range events {
-			got = append(got, string(e))
+		waiting, err := tx.ToDevice.List(nid, d, after, 1<<60, 100)
+		for _, m := range waiting {
+			got = append(got, string(m.Event))
 		}
 		return err
 	})
@@ -63,33 +63,6 @@ func TestMessagesReachDevices(t *testing.T) {
 	w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.other"}, "alice", "1", messages(bob, "bob")))
 	if n := len(w.waiting(bob, "bob", 0)); n != 4 {
 		t.Errorf("%d messages", n)
-	}
-}
-
-func TestMessagesAreDeliveredOnceAcknowledged(t *testing.T) {
-	w := newWorld(t)
-	for _, txn := range []string{"1", "2", "3"} {
-		w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", txn, messages(bob, "bob")))
-	}
-	var last int64
-	w.view(func(tx *store.Tx) error {
-		nid, _, err := tx.IDs.FindUser(bob)
-		if err != nil {
-			return err
-		}
-		events, at, more, err := e2ee.ToDevice(tx, nid, "bob", 0, 1<<60, 2)
-		if len(events) != 2 || !more {
-			t.Errorf("%d events, more: %v", len(events), more)
-		}
-		last = at
-		return err
-	})
-	if n := len(w.waiting(bob, "bob", 0)); n != 3 {
-		t.Errorf("an answer that was lost has %d messages the next time", n)
-	}
-	w.must(w.AcknowledgeToDevice(t.Context(), w.nid(bob), "bob", last))
-	if n := len(w.waiting(bob, "bob", 0)); n != 1 {
-		t.Errorf("%d messages are left", n)
 	}
 }
 

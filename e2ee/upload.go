@@ -60,39 +60,20 @@ func (s *Service) UploadKeys(ctx context.Context, user id.User, device id.Device
 		if err := up.store(tx, user, nid, device); err != nil {
 			return err
 		}
-		counts, _, err = KeyCounts(tx, nid, device)
+		counts, err = tx.DeviceKeys.CountOneTime(nid, device)
 		return err
 	}
 	if up.device == nil && len(up.oneTime)+len(up.fallback) == 0 {
 		return counts, s.store.View(ctx, func(tx *store.Tx) error {
 			nid, _, err := tx.IDs.FindUser(user)
 			if err == nil {
-				counts, _, err = KeyCounts(tx, nid, device)
+				counts, err = tx.DeviceKeys.CountOneTime(nid, device)
 			}
 			return err
 		})
 	}
 	err = s.store.Update(ctx, write)
 	return counts, err
-}
-
-// KeyCounts counts a device's unclaimed one-time keys by algorithm, with a zero
-// for the algorithm that all clients watch, and lists the algorithms of its
-// unused fallback keys.
-// spec: client-server-api#e2e-extensions-to-sync
-func KeyCounts(tx *store.Tx, user store.UserNID, device id.Device) (oneTime map[string]int64, unusedFallback []string, err error) {
-	if oneTime, err = tx.DeviceKeys.CountOneTime(user, device); err != nil {
-		return nil, nil, err
-	}
-	// Some clients take an absent count for "unchanged", and so never upload again.
-	if _, ok := oneTime[signedCurve25519]; !ok {
-		oneTime[signedCurve25519] = 0
-	}
-	unusedFallback, err = tx.DeviceKeys.UnusedFallbacks(user, device)
-	if unusedFallback == nil {
-		unusedFallback = []string{}
-	}
-	return oneTime, unusedFallback, err
 }
 
 const signedCurve25519 = "signed_curve25519"

@@ -105,31 +105,31 @@ func (p *Presence) Set(ctx context.Context, user id.User, d id.Device, state Sta
 	})
 }
 
-// Syncing says that a device waits in a sync with a presence; the caller calls
-// done at its end. Asking to be offline leaves the presence as it is.
+// Syncing says that a device waits in a sync, until ctx ends, with a presence
+// that it asks for. Asking to be offline leaves the presence as it is.
 // spec: client-server-api#get_matrixclientv3sync set_presence
-func (p *Presence) Syncing(ctx context.Context, user id.User, d id.Device, state State) (done func(), err error) {
+func (p *Presence) Syncing(ctx context.Context, user id.User, d id.Device, state State) error {
 	if !p.enabled || state == Offline {
-		return func() {}, nil
+		return nil
 	}
-	err = p.change(ctx, user, func(who *person, now time.Time) {
+	err := p.change(ctx, user, func(who *person, now time.Time) {
 		who.connect(d, state, now).syncing++
 	})
 	if err != nil {
-		return func() {}, err
+		return err
 	}
-	return func() {
+	context.AfterFunc(ctx, func() {
 		end := func(who *person, now time.Time) {
 			if dev := who.devices[d]; dev != nil && dev.syncing > 0 {
 				dev.syncing--
 				dev.seen = now
 			}
 		}
-		// The request is over, and its context may be too.
 		if err := p.change(context.WithoutCancel(ctx), user, end); err != nil {
 			slog.WarnContext(ctx, "presence at the end of a sync", "user", user, "error", err)
 		}
-	}, nil
+	})
+	return nil
 }
 
 // Active says that a user did something: sent a message, typed, read.

@@ -29,10 +29,11 @@ func (w *world) status(p *ephemeral.Presence, caller, user id.User) string {
 // syncs is one sync of a device that lasts some time.
 func (w *world) syncs(p *ephemeral.Presence, u id.User, d id.Device, state ephemeral.State, lasting time.Duration) {
 	w.t.Helper()
-	done, err := p.Syncing(w.t.Context(), u, d, state)
-	w.must(err)
+	ctx, end := context.WithCancel(w.t.Context())
+	w.must(p.Syncing(ctx, u, d, state))
 	time.Sleep(lasting)
-	done()
+	end()
+	synctest.Wait()
 }
 
 func TestPresenceFollowsSyncsAndTime(t *testing.T) {
@@ -73,8 +74,7 @@ func TestPresenceBecomesIdle(t *testing.T) {
 		w := newWorld(t)
 		w.share(alice, bob)
 		p := ephemeral.NewPresence(w.store, w.hub, true)
-		done, err := p.Syncing(t.Context(), alice, "A", ephemeral.Online)
-		w.must(err)
+		w.must(p.Syncing(t.Context(), alice, "A", ephemeral.Online))
 		for _, c := range []struct {
 			after time.Duration
 			want  string
@@ -98,7 +98,6 @@ func TestPresenceBecomesIdle(t *testing.T) {
 				t.Error("time went on")
 			}
 		}
-		done()
 	})
 }
 
@@ -115,20 +114,16 @@ func TestPresenceIsSeenByThoseWhoShareARoom(t *testing.T) {
 		w.view(func(tx *store.Tx) error {
 			events, err := p.Events(tx, w.nid(viewer), after)
 			for _, e := range events {
-				var v struct {
-					Sender  string           `json:"sender"`
-					Type    string           `json:"type"`
-					Content ephemeral.Status `json:"content"`
-				}
-				w.must(json.Unmarshal(e, &v))
-				got = append(got, v.Type+" "+v.Sender+" "+string(v.Content.Presence))
+				var s ephemeral.Status
+				w.must(json.Unmarshal(e.Content, &s))
+				got = append(got, string(e.Sender)+" "+string(s.Presence))
 			}
 			return err
 		})
 		return got
 	}
 	w.must(p.Set(t.Context(), alice, "A", ephemeral.Online, ""))
-	for viewer, want := range map[id.User][]string{alice: {"m.presence @alice:localhost online"}, bob: {"m.presence @alice:localhost online"}, charlie: nil} {
+	for viewer, want := range map[id.User][]string{alice: {"@alice:localhost online"}, bob: {"@alice:localhost online"}, charlie: nil} {
 		if diff := cmp.Diff(want, senders(viewer, start.Volatile)); diff != "" {
 			t.Errorf("%s: %s", viewer, diff)
 		}
@@ -145,7 +140,7 @@ func TestPresenceIsSeenByThoseWhoShareARoom(t *testing.T) {
 	}
 	now := w.hub.Now().Volatile
 	w.must(p.Set(t.Context(), alice, "A", ephemeral.Offline, ""))
-	if diff := cmp.Diff([]string{"m.presence @alice:localhost offline"}, senders(bob, now)); diff != "" {
+	if diff := cmp.Diff([]string{"@alice:localhost offline"}, senders(bob, now)); diff != "" {
 		t.Error(diff)
 	}
 	if got := senders(bob, 0); got != nil {

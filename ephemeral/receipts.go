@@ -4,9 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
@@ -28,7 +25,7 @@ const MainTimeline = "main"
 // spec: client-server-api#threaded-read-receipts
 const threadHops = 3
 
-// Receipts is how far users have read.
+// Receipts moves how far users have read. A sync reads them from the store.
 type Receipts struct{ store *store.Store }
 
 // NewReceipts makes the service.
@@ -156,64 +153,4 @@ func setFullyRead(tx *store.Tx, user id.User, room id.Room, p place, e store.Eve
 	}
 	value := append(canonical.AppendString([]byte(`{"event_id":`), e.ID), '}')
 	return tx.AccountData.SetRoom(user, room, FullyRead, value)
-}
-
-// shown is one receipt in the content of m.receipt.
-type shown struct {
-	TS     int64  `json:"ts"`
-	Thread string `json:"thread_id,omitempty"`
-}
-
-// receiptContent is by event, type of receipt, and user.
-type receiptContent map[id.Event]map[string]map[id.User]shown
-
-// ReceiptContents makes the contents of m.receipt events with a room's receipts
-// that viewer may see and that changed after a position up to another. One is
-// enough unless somebody has read an event in two threads.
-func ReceiptContents(tx *store.Tx, room store.RoomNID, viewer store.UserNID, after, upTo int64) ([]jsontext.Value, error) {
-	receipts, err := tx.Receipts.InRoom(room, viewer, after, upTo)
-	if err != nil {
-		return nil, err
-	}
-	var contents []receiptContent
-	for _, r := range receipts {
-		user, err := tx.IDs.UserID(r.User)
-		if err != nil {
-			return nil, err
-		}
-		typ := Read
-		if r.Private {
-			typ = ReadPrivate
-		}
-		i := 0
-		for i < len(contents) && contents[i].has(r.Event, typ, user) {
-			i++
-		}
-		if i == len(contents) {
-			contents = append(contents, receiptContent{})
-		}
-		contents[i].add(r.Event, typ, user, shown{r.TS, r.Thread})
-	}
-	values := make([]jsontext.Value, len(contents))
-	for i, c := range contents {
-		if values[i], err = json.Marshal(c, json.Deterministic(true)); err != nil {
-			return nil, err
-		}
-	}
-	return values, nil
-}
-
-func (c receiptContent) has(e id.Event, typ string, u id.User) bool {
-	_, ok := c[e][typ][u]
-	return ok
-}
-
-func (c receiptContent) add(e id.Event, typ string, u id.User, s shown) {
-	if c[e] == nil {
-		c[e] = map[string]map[id.User]shown{}
-	}
-	if c[e][typ] == nil {
-		c[e][typ] = map[id.User]shown{}
-	}
-	c[e][typ][u] = s
 }

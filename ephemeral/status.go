@@ -1,6 +1,7 @@
 package ephemeral
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -85,46 +86,32 @@ func (p *Presence) lookUp(tx *store.Tx, nid store.UserNID, user id.User) (Status
 	return newStatus(Offline, false, saved.StatusMsg, unMilli(saved.LastActiveTS), now), nil
 }
 
-// presenceEvent is an m.presence event.
-type presenceEvent struct {
-	Content Status  `json:"content"`
-	Sender  id.User `json:"sender"`
-	Type    string  `json:"type"`
+// Event is an m.presence event.
+type Event struct {
+	Sender  id.User
+	Content jsontext.Value
 }
 
 // Events makes m.presence events of those whom viewer sees, himself among them,
 // and whose presence changed after a volatile position. After 0, the beginning,
 // those offline are left out.
-func (p *Presence) Events(tx *store.Tx, viewer store.UserNID, after int64) ([]jsontext.Value, error) {
-	return p.events(tx, viewer, func(who *person) bool {
-		return who.position > after && (after > 0 || who.told.state != Offline)
-	})
-}
-
-// EventsOf makes m.presence events of some users, those who newly share a room
-// with viewer for instance, without those offline.
-func (p *Presence) EventsOf(tx *store.Tx, viewer store.UserNID, users []store.UserNID) ([]jsontext.Value, error) {
-	return p.events(tx, viewer, func(who *person) bool {
-		return who.told.state != Offline && slices.Contains(users, who.nid)
-	})
-}
-
-func (p *Presence) events(tx *store.Tx, viewer store.UserNID, wanted func(*person) bool) ([]jsontext.Value, error) {
+func (p *Presence) Events(tx *store.Tx, viewer store.UserNID, after int64) ([]Event, error) {
 	type found struct {
-		nid   store.UserNID
-		event presenceEvent
+		nid    store.UserNID
+		user   id.User
+		status Status
 	}
 	var all []found
 	now := time.Now()
 	p.mu.Lock()
 	for _, who := range p.people {
-		if wanted(who) {
-			all = append(all, found{who.nid, presenceEvent{who.status(now), who.user, "m.presence"}})
+		if who.position > after && (after > 0 || who.told.state != Offline) {
+			all = append(all, found{who.nid, who.user, who.status(now)})
 		}
 	}
 	p.mu.Unlock()
-	slices.SortFunc(all, func(a, b found) int { return int(a.nid - b.nid) })
-	var events []jsontext.Value
+	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(a.nid, b.nid) })
+	var events []Event
 	for _, f := range all {
 		if f.nid != viewer {
 			sees, err := tx.Members.ShareRoom(viewer, f.nid)
@@ -135,11 +122,11 @@ func (p *Presence) events(tx *store.Tx, viewer store.UserNID, wanted func(*perso
 				continue
 			}
 		}
-		raw, err := json.Marshal(f.event)
+		content, err := json.Marshal(f.status)
 		if err != nil {
 			return nil, err
 		}
-		events = append(events, raw)
+		events = append(events, Event{f.user, content})
 	}
 	return events, nil
 }

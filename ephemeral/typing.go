@@ -8,9 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-
-	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/store"
@@ -137,45 +134,20 @@ func (t *Typing) forgetQuiet() {
 	maps.DeleteFunc(t.rooms, func(_ store.RoomNID, r *typists) bool { return len(r.users) == 0 })
 }
 
-// In lists who types in a room.
-func (t *Typing) In(room store.RoomNID) []id.User {
+// In lists who types in a room, and the volatile position of the last change.
+func (t *Typing) In(room store.RoomNID) (users []id.User, changed int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if r := t.rooms[room]; r != nil {
-		return slices.Sorted(maps.Keys(r.users))
+	r := t.rooms[room]
+	if r == nil {
+		return nil, 0
 	}
-	return nil
+	return slices.Sorted(maps.Keys(r.users)), r.position
 }
 
-// Changed lists the rooms where somebody began or stopped typing after a
-// volatile position, for readers whom the hub cannot tell.
-func (t *Typing) Changed(after int64) []store.RoomNID {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var rooms []store.RoomNID
-	for nid, r := range t.rooms {
-		if r.position > after {
-			rooms = append(rooms, nid)
-		}
-	}
-	slices.Sort(rooms)
-	return rooms
-}
-
-// Content is the content of m.typing for a room, with an empty list when nobody types.
-func (t *Typing) Content(room store.RoomNID) jsontext.Value {
-	b := []byte(`{"user_ids":[`)
-	for i, u := range t.In(room) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = canonical.AppendString(b, u)
-	}
-	return append(b, `]}`...)
-}
-
-// Close ends all timers.
-func (t *Typing) Close() {
+// Run ends all timers when the context ends.
+func (t *Typing) Run(ctx context.Context) error {
+	<-ctx.Done()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range t.rooms {
@@ -184,4 +156,5 @@ func (t *Typing) Close() {
 		}
 	}
 	clear(t.rooms)
+	return nil
 }

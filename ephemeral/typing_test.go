@@ -5,6 +5,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"hearth/ephemeral"
 	"hearth/matrix/id"
 	"hearth/room"
@@ -17,29 +20,29 @@ func TestTypingEndsByItself(t *testing.T) {
 		r := w.share(alice, bob)
 		nid := w.roomNID(r)
 		typing := ephemeral.NewTyping(w.store, w.hub)
-		t.Cleanup(typing.Close)
-		expect := func(want string) {
+		expect := func(want ...id.User) {
 			t.Helper()
 			synctest.Wait()
-			if got := string(typing.Content(nid)); got != want {
-				t.Errorf("after %s: %s, want %s", time.Now().Format(time.TimeOnly), got, want)
+			users, _ := typing.In(nid)
+			if diff := cmp.Diff(want, users, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("at %s: %s", time.Now().Format(time.TimeOnly), diff)
 			}
 		}
-		expect(`{"user_ids":[]}`)
+		expect()
 		w.must(typing.Set(t.Context(), bob, r, true, 10*time.Second))
 		w.must(typing.Set(t.Context(), alice, r, true, 0))
-		expect(`{"user_ids":["@alice:localhost","@bob:localhost"]}`)
+		expect(alice, bob)
 		time.Sleep(9 * time.Second)
 		w.must(typing.Set(t.Context(), bob, r, true, 10*time.Second)) // renewed
 		time.Sleep(9 * time.Second)
-		expect(`{"user_ids":["@alice:localhost","@bob:localhost"]}`)
+		expect(alice, bob)
 		time.Sleep(2 * time.Second)
-		expect(`{"user_ids":["@alice:localhost"]}`)
+		expect(alice)
 		w.must(typing.Set(t.Context(), alice, r, false, 0))
-		expect(`{"user_ids":[]}`)
+		expect()
 		w.must(typing.Set(t.Context(), bob, r, true, 24*time.Hour))
 		time.Sleep(3 * time.Minute)
-		expect(`{"user_ids":[]}`)
+		expect()
 	})
 }
 
@@ -49,7 +52,6 @@ func TestTypingIsToldToMembersWhenItChanges(t *testing.T) {
 	w.share(charlie)
 	nid := w.roomNID(r)
 	typing := ephemeral.NewTyping(w.store, w.hub)
-	t.Cleanup(typing.Close)
 	now := w.hub.Now()
 	for _, u := range []id.User{bob, charlie} { // begin the hub's memory
 		w.hub.Since(w.nid(u), now)
@@ -70,8 +72,8 @@ func TestTypingIsToldToMembersWhenItChanges(t *testing.T) {
 	if !news(bob) || news(charlie) {
 		t.Error("bob must hear of it, charlie not")
 	}
-	if got := typing.Changed(now.Volatile); len(got) != 1 || got[0] != nid {
-		t.Errorf("changed rooms are %v", got)
+	if _, changed := typing.In(nid); changed <= now.Volatile {
+		t.Error("who asks does not see that it changed")
 	}
 	now = w.hub.Now()
 	w.must(typing.Set(t.Context(), alice, r, true, time.Minute))
@@ -82,8 +84,8 @@ func TestTypingIsToldToMembersWhenItChanges(t *testing.T) {
 	if !news(bob) {
 		t.Error("stopping is news")
 	}
-	if got := typing.Changed(now.Volatile); len(got) != 1 {
-		t.Errorf("changed rooms are %v", got)
+	if _, changed := typing.In(nid); changed <= now.Volatile {
+		t.Error("who asks does not see that it changed")
 	}
 }
 
@@ -91,7 +93,6 @@ func TestTypingIsForMembers(t *testing.T) {
 	w := newWorld(t)
 	r := w.share(alice, bob)
 	typing := ephemeral.NewTyping(w.store, w.hub)
-	t.Cleanup(typing.Close)
 	w.refused(typing.Set(t.Context(), charlie, r, true, 0), 403, "M_FORBIDDEN")
 	w.refused(typing.Set(t.Context(), bob, "!none:x", true, 0), 403, "M_FORBIDDEN")
 	w.refused(typing.Set(t.Context(), bob, r, true, -1), 400, "M_INVALID_PARAM")

@@ -23,6 +23,7 @@ import (
 	"hearth/config"
 	"hearth/directory"
 	"hearth/e2ee"
+	"hearth/ephemeral"
 	"hearth/matrix/id"
 	"hearth/matrix/pushrules"
 	"hearth/media"
@@ -43,6 +44,9 @@ type Server struct {
 	Rooms     *room.Engine
 	Directory *directory.Directory
 	Push      *push.Service
+	E2EE      *e2ee.Service
+	Typing    *ephemeral.Typing
+	Presence  *ephemeral.Presence
 	Media     *media.Repository
 	Services  *appservice.Services
 	Router    *httpx.Router
@@ -83,6 +87,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		HideUsers: !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
+	s.E2EE = e2ee.New(s.Store, cfg.ServerName, e2ee.Remote{})
+	s.Typing = ephemeral.NewTyping(s.Store, s.Hub)
+	s.Presence = ephemeral.NewPresence(s.Store, s.Hub, cfg.Presence.Enabled)
 	if s.Media, err = media.New(s.Store, mediaOptions(cfg, version)); err != nil {
 		return nil, err
 	}
@@ -149,6 +156,10 @@ func (s *Server) mount(key config.SigningKey) {
 		Sync:      clientsync.New(s.Store, s.Rooms, s.Hub, s.syncOptions()),
 		Push:      s.Push,
 		Services:  s.Services,
+		E2EE:      s.E2EE,
+		Receipts:  ephemeral.NewReceipts(s.Store),
+		Typing:    s.Typing,
+		Presence:  s.Presence,
 
 		RoomUpgraded: s.Push.CopyRoom,
 	}
@@ -172,6 +183,8 @@ func (s *Server) Follow(loops *Runner) {
 		loops.Start("application service "+v.ID, func(ctx context.Context) error { return s.Services.Deliver(ctx, v.ID) })
 	}
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
+	loops.Start("presence", s.Presence.Run)
+	loops.Start("typing", s.Typing.Run)
 }
 
 // startServices makes the users of application services themselves.

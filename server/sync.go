@@ -5,6 +5,7 @@ import (
 
 	"hearth/clientsync"
 	"hearth/e2ee"
+	"hearth/ephemeral"
 	"hearth/matrix/id"
 	"hearth/store"
 )
@@ -12,6 +13,18 @@ import (
 // syncOptions brings together what /sync tells of what other services know.
 func (s *Server) syncOptions() clientsync.Options {
 	return clientsync.Options{
+		Typing: s.Typing.In,
+		Presence: func(tx *store.Tx, user store.UserNID, after int64) ([]clientsync.Presence, error) {
+			events, err := s.Presence.Events(tx, user, after)
+			all := make([]clientsync.Presence, len(events))
+			for i, e := range events {
+				all[i] = clientsync.Presence(e)
+			}
+			return all, err
+		},
+		SetPresence: func(ctx context.Context, user id.User, device id.Device, presence string) error {
+			return s.Presence.Syncing(ctx, user, device, ephemeral.State(presence))
+		},
 		PushRules: s.Push.AccountData,
 		Unread: func(ctx context.Context, tx *store.Tx, user store.UserNID, room store.RoomNID, upTo int64) (clientsync.Unread, error) {
 			counts, err := s.Push.Unread(ctx, tx, user, room, upTo)

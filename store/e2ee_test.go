@@ -181,10 +181,6 @@ func TestToDeviceQueue(t *testing.T) {
 			t.Errorf("between: %s", got)
 		}
 		update(t, s, func(tx *store.Tx) error {
-			has, err := tx.ToDevice.HasUpTo(alice, "A", 2)
-			if !has || err != nil {
-				t.Errorf("has: %v, %v", has, err)
-			}
 			return tx.ToDevice.DeleteUpTo(alice, "A", 2)
 		})
 		if got := texts(0, 10, 10); got != "3" {

@@ -15,7 +15,6 @@ const (
 	insertToDevice = `INSERT INTO to_device_messages (user_nid, device_id, position, event) VALUES ($1, $2, $3, $4)`
 	listToDevice   = `SELECT position, event FROM to_device_messages WHERE user_nid = $1 AND device_id = $2
 		AND position > $3 AND position <= $4 ORDER BY position LIMIT $5`
-	hasToDevice          = `SELECT 1 FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <= $3 LIMIT 1`
 	ackToDevice          = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <= $3`
 	deleteToDevice       = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2`
 	insertToDeviceTxn    = `INSERT INTO to_device_transactions (user_nid, device_id, event_type, txn_id, created_ts) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
@@ -35,12 +34,6 @@ func (t ToDevice) List(user UserNID, device id.Device, after, upTo int64, limit 
 		err = r.Scan(&m.Position, &m.Event)
 		return
 	}, listToDevice, user, string(device), after, upTo, limit)
-}
-
-// HasUpTo says whether there is any message up to a position, for Delete to be called only where it is needed.
-func (t ToDevice) HasUpTo(user UserNID, device id.Device, position int64) (bool, error) {
-	_, ok, err := one(t.tx, value[int64], hasToDevice, user, string(device), position)
-	return ok, err
 }
 
 // DeleteUpTo deletes what the device has acknowledged: messages up to a position.

@@ -15,6 +15,8 @@ import (
 	"hearth/appservice"
 	"hearth/clientsync"
 	"hearth/directory"
+	"hearth/e2ee"
+	"hearth/ephemeral"
 	"hearth/matrix/id"
 	"hearth/push"
 	"hearth/room"
@@ -31,6 +33,10 @@ type API struct {
 	Sync      *clientsync.Syncer
 	Push      *push.Service
 	Services  *appservice.Services // may be nil
+	E2EE      *e2ee.Service
+	Receipts  *ephemeral.Receipts
+	Typing    *ephemeral.Typing
+	Presence  *ephemeral.Presence
 
 	// RoomUpgraded carries over what services hold of a room to the one that
 	// replaces it, in the transaction that closes the old one; may be nil.

@@ -24,6 +24,7 @@ type sendMessageRequest struct {
 }
 
 func (a *API) sendMessage(ctx context.Context, c httpx.Caller, r sendMessageRequest) (eventIDResponse, error) {
+	a.active(ctx, c)
 	if r.Type == "m.room.redaction" {
 		return a.sendRedaction(ctx, c, r)
 	}

@@ -28,6 +28,12 @@ func (a *API) Routes() []httpx.Route {
 		a.voip(),
 		a.pushNotifications(),
 		a.applicationServices(),
+		a.readReceipts(),
+		a.typingNotifications(),
+		a.presence(),
+		a.sendToDeviceMessaging(),
+		a.endToEndEncryption(),
+		a.keyBackups(),
 	} {
 		table = append(table, chapter...)
 	}
@@ -182,5 +188,71 @@ func (a *API) reporting() []httpx.Route {
 func (a *API) voip() []httpx.Route {
 	return []httpx.Route{
 		httpx.Handle("GET /_matrix/client/v3/voip/turnServer", httpx.Guest, httpx.NoLimit, a.getTurnServer),
+	}
+}
+
+// spec: client-server-api#receipts
+func (a *API) readReceipts() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}", httpx.Guest, httpx.NoLimit, a.postReceipt),
+		httpx.Handle("POST /_matrix/client/v3/rooms/{roomId}/read_markers", httpx.Guest, httpx.NoLimit, a.setReadMarker),
+	}
+}
+
+// spec: client-server-api#typing-notifications
+func (a *API) typingNotifications() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}", httpx.Guest, httpx.NoLimit, a.setTyping),
+	}
+}
+
+// spec: client-server-api#presence
+func (a *API) presence() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("PUT /_matrix/client/v3/presence/{userId}/status", httpx.User, httpx.NoLimit, a.setPresence),
+		httpx.Handle("GET /_matrix/client/v3/presence/{userId}/status", httpx.User, httpx.NoLimit, a.getPresence),
+	}
+}
+
+// spec: client-server-api#send-to-device-messaging
+func (a *API) sendToDeviceMessaging() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("PUT /_matrix/client/v3/sendToDevice/{eventType}/{txnId}", httpx.Guest, httpx.NoLimit, a.sendToDevice),
+	}
+}
+
+// spec: client-server-api#end-to-end-encryption
+func (a *API) endToEndEncryption() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("POST /_matrix/client/v3/keys/upload", httpx.Guest, httpx.NoLimit, a.uploadKeys).
+			Also("/_matrix/client/v3/keys/upload/{deviceId}"),
+		httpx.Handle("POST /_matrix/client/v3/keys/query", httpx.Guest, httpx.NoLimit, a.queryKeys),
+		httpx.Handle("POST /_matrix/client/v3/keys/claim", httpx.Guest, httpx.NoLimit, a.claimKeys),
+		httpx.Handle("GET /_matrix/client/v3/keys/changes", httpx.Guest, httpx.NoLimit, a.getKeysChanges),
+		httpx.Handle("POST /_matrix/client/v3/keys/device_signing/upload", httpx.User, httpx.NoLimit, a.uploadCrossSigningKeys).
+			Also("/_matrix/client/unstable/keys/device_signing/upload"),
+		httpx.Handle("POST /_matrix/client/v3/keys/signatures/upload", httpx.User, httpx.NoLimit, a.uploadCrossSigningSignatures).
+			Also("/_matrix/client/unstable/keys/signatures/upload"),
+	}
+}
+
+// spec: client-server-api#server-side-key-backups
+func (a *API) keyBackups() []httpx.Route {
+	const keys, version = "/_matrix/client/v3/room_keys/keys", "/_matrix/client/v3/room_keys/version"
+	return []httpx.Route{
+		httpx.Handle("POST "+version, httpx.User, httpx.NoLimit, a.postRoomKeysVersion),
+		httpx.Handle("GET "+version, httpx.User, httpx.NoLimit, a.getRoomKeysVersionCurrent),
+		httpx.Handle("GET "+version+"/{version}", httpx.User, httpx.NoLimit, a.getRoomKeysVersion),
+		httpx.Handle("PUT "+version+"/{version}", httpx.User, httpx.NoLimit, a.putRoomKeysVersion),
+		httpx.Handle("DELETE "+version+"/{version}", httpx.User, httpx.NoLimit, a.deleteRoomKeysVersion),
+		httpx.Handle("PUT "+keys, httpx.User, httpx.NoLimit, a.putRoomKeys),
+		httpx.Handle("GET "+keys, httpx.User, httpx.NoLimit, a.getRoomKeys),
+		httpx.Handle("DELETE "+keys, httpx.User, httpx.NoLimit, a.deleteRoomKeys),
+		httpx.Handle("PUT "+keys+"/{roomId}", httpx.User, httpx.NoLimit, a.putRoomKeysByRoomId),
+		httpx.Handle("GET "+keys+"/{roomId}", httpx.User, httpx.NoLimit, a.getRoomKeysByRoomId),
+		httpx.Handle("DELETE "+keys+"/{roomId}", httpx.User, httpx.NoLimit, a.deleteRoomKeysByRoomId),
+		httpx.Handle("PUT "+keys+"/{roomId}/{sessionId}", httpx.User, httpx.NoLimit, a.putRoomKeyBySessionId),
+		httpx.Handle("GET "+keys+"/{roomId}/{sessionId}", httpx.User, httpx.NoLimit, a.getRoomKeyBySessionId),
+		httpx.Handle("DELETE "+keys+"/{roomId}/{sessionId}", httpx.User, httpx.NoLimit, a.deleteRoomKeyBySessionId),
 	}
 }
