@@ -136,7 +136,7 @@ func TestLayers(t *testing.T) {
 		}
 		for _, imp := range s.imports() {
 			pkg, ours := strings.CutPrefix(imp, "hearth/")
-			if !ours || pkg == s.pkg || s.test && floor < 5 && strings.HasSuffix(pkg, "test") {
+			if !ours || pkg == s.pkg || s.test && (strings.HasSuffix(pkg, "test") || strings.HasPrefix(pkg, "test/")) {
 				continue
 			}
 			below, _ := floorOf(pkg)

@@ -37,6 +37,8 @@ make race
 say "fuzzing, briefly"
 make fuzz FUZZTIME=2s
 
+need node nodejs
+need npm npm
 for suite in test/*/ci; do
 	[ -x "$suite" ] || continue
 	say "$suite"
