@@ -75,7 +75,7 @@ func msisdns(country, phone string) []string {
 	if !ok {
 		return nil
 	}
-	if rest, ok := strings.CutPrefix(number, "00"); ok {
+	if rest, ok := strings.CutPrefix(number, "00"); ok && rest != "" {
 		return []string{rest}
 	}
 	// Within North America the country code itself is the prefix.

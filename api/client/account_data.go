@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/api/httpx"
@@ -45,6 +46,13 @@ type setRoomAccountDataRequest struct {
 func (a *API) getAccountData(ctx context.Context, c httpx.Caller, r accountDataPath) (jsontext.Value, error) {
 	if err := own(c, r.User); err != nil {
 		return nil, err
+	}
+	if r.Type == "m.push_rules" {
+		rules, err := a.getPushRules(ctx, c, none{})
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(rules)
 	}
 	return a.Accounts.GetAccountData(ctx, r.User, "", r.Type)
 }
