@@ -115,6 +115,11 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 		redacted := &Event{target.Event, empty}
 		redacted.RedactedBy = row.NID
 		tx.AfterCommit(func() { w.engine.events.Set(target.NID, redacted) })
+		if _, ok := searched[target.PDU.Type]; ok {
+			if err := tx.Search.Delete(target.NID); err != nil {
+				return err
+			}
+		}
 		return tx.Relations.Delete(target.NID)
 	})
 	return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/filter"
@@ -120,6 +121,9 @@ func braced(members []byte) jsontext.Value {
 	object := make(jsontext.Value, 0, len(members)+2)
 	return append(append(append(object, '{'), members...), '}')
 }
+
+// appendQuoted appends a JSON string.
+func appendQuoted[T ~string](dst []byte, s T) []byte { return canonical.AppendString(dst, s) }
 
 // membersAt reads the membership events that some users have in the state after an event.
 func (e *Engine) membersAt(tx *store.Tx, users []store.UserNID, ev *Event) ([]*Event, error) {

@@ -34,6 +34,8 @@ type Options struct {
 	EncryptPresets []string
 	// EventCacheBytes and RoomCacheBytes bound what is kept of events and of loaded rooms. 0: 32 MB each.
 	EventCacheBytes, RoomCacheBytes int
+	// NoSearch switches the search for words off, with its index.
+	NoSearch bool
 	// Profile says what a local user is called, for membership events.
 	Profile func(context.Context, id.User) (Profile, error)
 }

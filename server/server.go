@@ -81,6 +81,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
 		DefaultVersion: cfg.DefaultRoomVersion,
 		EncryptPresets: encryptPresets(cfg),
+		NoSearch:       !cfg.EnableSearch,
 		Profile:        s.profile,
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
@@ -182,6 +183,7 @@ func (s *Server) Follow(loops *Runner) {
 	for _, v := range s.Services.All() {
 		loops.Start("application service "+v.ID, func(ctx context.Context) error { return s.Services.Deliver(ctx, v.ID) })
 	}
+	loops.Start("index of words", s.Rooms.RunIndex)
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
 	loops.Start("presence", s.Presence.Run)
 	loops.Start("typing", s.Typing.Run)

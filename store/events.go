@@ -58,6 +58,10 @@ const (
 	timelineUp   = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position LIMIT $4`
 	stateBetween = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL ORDER BY position`
 	eventsAfter  = `SELECT event_nid, position FROM events WHERE position > $1 AND position <= $2 AND position IS NOT NULL ORDER BY position LIMIT $3`
+	typesAfter   = `SELECT ` + eventColumns + ` FROM events WHERE position > $1 AND position <= $2 AND position IS NOT NULL AND type_nid IN (
+		SELECT value FROM json_each($3) -- only: sqlite
+		SELECT value::bigint FROM json_array_elements_text($3::json) -- only: postgres
+		) ORDER BY position LIMIT $4`
 	nearestAfter = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts >= $2 AND (origin_server_ts > $2 OR position > $3)
 		AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
 	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts <= $2 AND (origin_server_ts < $2 OR position < $3)
@@ -196,6 +200,15 @@ func (t Events) ChangedKeys(room RoomNID, after, upTo int64) ([]KeyChange, error
 // After lists the timeline events of all rooms in order, for followers.
 func (t Events) After(after, upTo int64, limit int) ([]Place, error) {
 	return list(t.tx, scanPlace, eventsAfter, after, upTo, limit)
+}
+
+// OfTypesAfter lists the timeline events of some types of all rooms in order, for followers.
+func (t Events) OfTypesAfter(after, upTo int64, types []TypeNID, limit int) ([]Event, error) {
+	param, err := nidList(types)
+	if err != nil {
+		return nil, err
+	}
+	return list(t.tx, scanEvent, typesAfter, after, upTo, param, limit)
 }
 
 // NearestAfter finds the event of a room that is nearest to a time (milliseconds),

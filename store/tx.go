@@ -28,6 +28,7 @@ type Tx struct {
 	AccountData  AccountData  // account data and filters
 	Aliases      Aliases      // local room aliases
 	Reports      Reports      // what users report
+	Search       Search       // the words of events
 	Media        Media        // uploaded and fetched files
 	Push         Push         // push rules, pushers, tallies of the unread
 	Followers    Followers    // how far background work has come
@@ -58,6 +59,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.AccountData.tx = tx
 	tx.Aliases.tx = tx
 	tx.Reports.tx = tx
+	tx.Search.tx = tx
 	tx.Media.tx = tx
 	tx.Appservices.tx = tx
 	tx.Push.tx = tx

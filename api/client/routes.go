@@ -24,6 +24,7 @@ func (a *API) Routes() []httpx.Route {
 		a.roomEvents(),
 		a.roomAliases(),
 		a.roomDirectory(),
+		a.searchRoutes(),
 		a.reporting(),
 		a.voip(),
 		a.pushNotifications(),
@@ -254,5 +255,12 @@ func (a *API) keyBackups() []httpx.Route {
 		httpx.Handle("PUT "+keys+"/{roomId}/{sessionId}", httpx.User, httpx.NoLimit, a.putRoomKeyBySessionId),
 		httpx.Handle("GET "+keys+"/{roomId}/{sessionId}", httpx.User, httpx.NoLimit, a.getRoomKeyBySessionId),
 		httpx.Handle("DELETE "+keys+"/{roomId}/{sessionId}", httpx.User, httpx.NoLimit, a.deleteRoomKeyBySessionId),
+	}
+}
+
+// spec: client-server-api#server-side-search
+func (a *API) searchRoutes() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("POST /_matrix/client/v3/search", httpx.User, httpx.NoLimit, a.search),
 	}
 }
