@@ -26,7 +26,6 @@ var unstableFeatures = map[string]bool{
 	"io.element.e2ee_forced.public":                  false,
 	"io.element.e2ee_forced.trusted_private":         false,
 	"org.matrix.e2e_cross_signing":                   true,
-	"org.matrix.label_based_filtering":               true,
 	"org.matrix.msc2285.stable":                      true, // private read receipts
 	"org.matrix.msc3026.busy_presence":               false,
 	"org.matrix.msc3440.stable":                      true, // threads
