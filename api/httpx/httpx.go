@@ -200,7 +200,7 @@ func (rr *Router) Mount(routes ...Route) {
 	for _, rt := range routes {
 		rr.routes = append(rr.routes, rt)
 		h := &mounted{rr, rt}
-		for _, p := range append([]string{rt.Path}, rt.aliases...) {
+		for _, p := range rt.Paths() {
 			rr.mux.Handle(rt.Method+" "+p, h)
 			if old, ok := oldPath(p); ok {
 				rr.mux.Handle(rt.Method+" "+old, h)
