@@ -195,7 +195,8 @@ func (y *response) wants(j *job) bool {
 	m := &j.member
 	switch {
 	case m.Forgotten:
-		return false
+		// The user's other devices must still learn that the room was left.
+		return !y.initial && m.Position > y.since.Durable
 	case m.Membership == store.Join:
 		return true
 	case y.initial && j.section() == leaveSection:
