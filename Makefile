@@ -13,6 +13,7 @@ build:
 test:
 	go vet ./...
 	go test ./...
+	go test -tags goolm ./test/mautrix
 
 check: generate
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w'; exit 1; }

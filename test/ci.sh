@@ -27,8 +27,14 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgres
 HEARTH_TEST_POSTGRES=$(test/postgres.sh start)
 export HEARTH_TEST_POSTGRES HEARTH_CI=1
 trap 'test/postgres.sh stop' EXIT
+need node nodejs
+need npm npm
 [ -n "${HEARTH_SPEC_DIR:-}" ] || echo "HEARTH_SPEC_DIR is not set: links to the specification are not checked"
 go test -count=1 ./...
+
+say "clients made with mautrix-go, and comparisons with it"
+go test -count=1 -tags goolm ./test/mautrix
+GOEXPERIMENT=jsonv2 go test -count=1 ./matrix/event ./matrix/authrules
 
 say "races"
 need gcc gcc libc6-dev
@@ -37,8 +43,6 @@ make race
 say "fuzzing, briefly"
 make fuzz FUZZTIME=2s
 
-need node nodejs
-need npm npm
 for suite in test/*/ci; do
 	[ -x "$suite" ] || continue
 	say "$suite"

@@ -1,13 +1,14 @@
 // Starts a Hearth of its own for a test file, and makes clients for it.
+import "./node20.mjs";
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as sdk from "matrix-js-sdk";
-import { logger } from "matrix-js-sdk/lib/logger.js";
 
-logger.setLevel?.("silent");
+const nothing = () => {};
+const quiet = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing, getChild: () => quiet };
 
 const binary = process.env.HEARTH_BINARY ?? new URL("../../bin/hearth", import.meta.url).pathname;
 
@@ -82,7 +83,7 @@ export class Hearth {
   /** client is a started client with its own encryption, in step with the server. */
   async client(session, secrets = {}) {
     const client = sdk.createClient({
-      baseUrl: this.url, userId: session.user_id, accessToken: session.access_token, deviceId: session.device_id,
+      baseUrl: this.url, logger: quiet, userId: session.user_id, accessToken: session.access_token, deviceId: session.device_id,
       cryptoCallbacks: {
         getSecretStorageKey: async ({ keys }) => (secrets.key ? [Object.keys(keys)[0], secrets.key] : null),
         cacheSecretStorageKey: (_id, _info, key) => (secrets.key = key),
