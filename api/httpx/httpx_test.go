@@ -465,3 +465,30 @@ func (l *oneConn) Accept() (net.Conn, error) {
 }
 func (l *oneConn) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
 func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A response that fails halfway must not look complete to the client.
+func TestBrokenStreamIsCutOff(t *testing.T) {
+	s := newTestServer()
+	broken := func(end func() error) func(context.Context, http.ResponseWriter, Caller, struct{}) error {
+		return func(_ context.Context, w http.ResponseWriter, _ Caller, _ struct{}) error {
+			if _, err := io.WriteString(w, `{"rooms":{`); err != nil {
+				return err
+			}
+			return end()
+		}
+	}
+	s.Mount(Stream("GET /error", None, NoLimit, broken(func() error { return errors.New("disk on fire") })),
+		Stream("GET /panic", None, NoLimit, broken(func() error { panic("boom") })))
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	for _, path := range []string{"/error", "/panic"} {
+		resp, err := srv.Client().Get(srv.URL + path)
+		if err != nil {
+			continue // nothing had been sent yet
+		}
+		if b, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("%s: the client takes %q for the whole answer", path, b)
+		}
+		resp.Body.Close()
+	}
+}

@@ -102,7 +102,8 @@ func (rr *Router) writeError(rq *request, err error) {
 	e := rr.toError(ctx, log, err)
 	if rq.w.status != 0 {
 		log.DebugContext(ctx, "response broke off", "error", err)
-		return
+		// What was sent so far must not pass for the whole.
+		panic(http.ErrAbortHandler)
 	}
 	if err := writeError(rq.w, e); err != nil {
 		log.DebugContext(ctx, "write error response", "error", err)
@@ -135,9 +136,10 @@ func (rr *Router) recoverPanic(w *response, r *http.Request) {
 	}
 	rr.log().ErrorContext(r.Context(), "panic", "id", RequestID(r.Context()), "method", r.Method, "path", r.URL.Path,
 		"panic", p, "stack", string(debug.Stack()))
-	if w.status == 0 {
-		_ = writeError(w, internalError()) // nobody is left to tell
+	if w.status != 0 {
+		panic(http.ErrAbortHandler) // as in writeError
 	}
+	_ = writeError(w, internalError()) // nobody is left to tell
 }
 
 // spec: client-server-api#common-error-codes M_UNRECOGNIZED

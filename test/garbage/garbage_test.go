@@ -248,8 +248,8 @@ func (w *world) request(rt httpx.Route, path string) {
 	}
 	answer := httptest.NewRecorder()
 	w.server.Router.ServeHTTP(answer, r.WithContext(ctx))
-	if waits && ctx.Err() != nil && answer.Body.Len() == 0 {
-		return
+	if waits && ctx.Err() != nil {
+		return // who has hung up gets no answer, or a part of one
 	}
 	if w.answers[rt.Name] == nil {
 		w.answers[rt.Name] = map[int]int{}
