@@ -227,7 +227,7 @@ func TestSearching(t *testing.T) {
 	}
 }
 
-// spec: client-server-api#room-directory
+// spec: client-server-api#published-room-directory
 func TestDirectory(t *testing.T) {
 	h := newHouse(t)
 	space := h.create(h.alice, object{"preset": "public_chat", "name": "Home", "creation_content": object{"type": "m.space"}})

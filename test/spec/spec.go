@@ -175,7 +175,8 @@ func (d *document) validate(template, method string, op map[string]any, status i
 // schema compiles what one status of an endpoint must look like; nil: the
 // specification does not say.
 func (d *document) schema(template, method string, status int, responses map[string]any) (*jsonschema.Schema, error) {
-	content, _ := responses[strconv.Itoa(status)].(map[string]any)["content"].(map[string]any)
+	response, _ := responses[strconv.Itoa(status)].(map[string]any)
+	content, _ := response["content"].(map[string]any)
 	media, _ := content["application/json"].(map[string]any)
 	if media["schema"] == nil {
 		return nil, nil
