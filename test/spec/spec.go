@@ -166,7 +166,9 @@ func (d *document) validate(template, method string, op map[string]any, status i
 		}
 	}
 	if m, ok := value.(map[string]any); ok && status == http.StatusUnauthorized && (m["errcode"] == "M_MISSING_TOKEN" || m["errcode"] == "M_UNKNOWN_TOKEN") {
-		return nil // spec: client-server-api#client-authentication, also where 401 has a form of its own
+		// Also where 401 has a form of its own.
+		// spec: client-server-api#client-authentication
+		return nil
 	}
 	s, err := d.schema(template, method, status, responses)
 	if err != nil || s == nil {
