@@ -1,7 +1,7 @@
 # make run     a server for trying out, with two users
 # make test    what needs nothing but Go: the fast tests (skips say why)
 # make check   before every commit: format, vet, tests, generated files
-# make ci      everything, skips forbidden; installs what is missing
+# make ci      everything but races and fuzzing, skips forbidden; installs what is missing
 .PHONY: run build test check generate ci fuzz bench race complement-image complement
 
 run:
