@@ -21,10 +21,6 @@ const (
 // MainTimeline is the thread id of what is in no thread.
 const MainTimeline = "main"
 
-// threadHops bounds how far an event's relations are followed to its thread.
-// spec: client-server-api#threaded-read-receipts
-const threadHops = 3
-
 // Receipts moves how far users have read. A sync reads them from the store.
 type Receipts struct{ store *store.Store }
 
@@ -87,32 +83,29 @@ func readEvent(tx *store.Tx, room store.RoomNID, x Receipt) (store.Event, error)
 	if !ok || e.Room != room || e.Position == 0 {
 		return e, errcode.NotFound("the event is not in the room")
 	}
-	// A redacted event has lost its relations, and clients still read past it.
-	if x.Thread == "" || x.Thread == string(x.Event) || e.RedactedBy != 0 {
+	if x.Thread == "" || x.Thread == string(x.Event) {
 		return e, nil
 	}
-	thread, err := threadOf(tx, e.NID)
-	if err == nil && thread != x.Thread {
+	chain, err := tx.Relations.Chain(e.NID)
+	if err == nil && !inThread(chain, x.Thread) {
 		err = errcode.InvalidParam("the event is not in that thread")
 	}
 	return e, err
 }
 
-// threadOf is the root of the thread that an event is in, or main.
-func threadOf(tx *store.Tx, e store.EventNID) (string, error) {
-	for range threadHops {
-		rel, ok, err := tx.Relations.Get(e)
-		if err != nil || !ok {
-			return MainTimeline, err
+// inThread says whether an event with a chain of relations can be read in a thread.
+// Beyond what the spec counts to a thread, what relates to its root in any way may be
+// read there, and in the main timeline, where it counts: clients show it in both.
+// spec: client-server-api#threaded-read-receipts
+func inThread(chain []store.Relation, thread string) bool {
+	threaded := false
+	for _, r := range chain {
+		if string(r.Target) == thread {
+			return true
 		}
-		if rel.RelType == "m.thread" {
-			return string(rel.Target), nil
-		}
-		if e, ok, err = tx.Events.Find(rel.Target); err != nil || !ok {
-			return MainTimeline, err
-		}
+		threaded = threaded || r.RelType == "m.thread"
 	}
-	return MainTimeline, nil
+	return thread == MainTimeline && !threaded
 }
 
 func setReceipt(tx *store.Tx, p place, x Receipt, e store.Event, now int64) error {

@@ -119,7 +119,7 @@ func TestReceiptsOfThreads(t *testing.T) {
 		{gone, string(root), true},
 		{inThread, "main", false},
 		{edit, "main", false},
-		{onRoot, string(root), false},
+		{onRoot, string(root), true}, // shown in both
 		{onRoot, string(inThread), false},
 		{root, "nonsense", false},
 	} {

@@ -35,31 +35,20 @@ func (s *Service) sight(tx *store.Tx, ev *room.Event) (*sighting, error) {
 	return fresh, nil
 }
 
-// maxHops is how many relations are followed in search of a thread.
-const maxHops = 3
-
 // threadOf finds the root of the thread that an event belongs to: it is in it
 // itself, or relates to one that is, at most some hops away. Empty: it belongs to
-// the main timeline, as thread roots do.
+// the main timeline, as thread roots do. To be redacted changes nothing: what counts
+// must not depend on when it is counted.
 // spec: client-server-api#threaded-read-receipts
 func threadOf(tx *store.Tx, ev *room.Event) (id.Event, error) {
-	if ev.IsState || canonical.Get(ev.PDU.Content, "m.relates_to") == nil {
+	if ev.IsState || ev.RedactedBy == 0 && canonical.Get(ev.PDU.Content, "m.relates_to") == nil {
 		return "", nil
 	}
-	relation, ok, err := tx.Relations.Get(ev.NID)
-	for hop := 0; ok && err == nil; hop++ {
+	chain, err := tx.Relations.Chain(ev.NID)
+	for _, relation := range chain {
 		if relation.RelType == "m.thread" {
-			return relation.Target, nil
+			return relation.Target, err
 		}
-		if hop == maxHops {
-			break
-		}
-		var parent store.EventNID
-		if parent, ok, err = tx.Events.Find(relation.Target); !ok || err != nil {
-			break
-		}
-		relation, ok, err = tx.Relations.Get(parent)
-		ok = ok && relation.Room == ev.Room
 	}
 	return "", err
 }

@@ -120,7 +120,7 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 				return err
 			}
 		}
-		return tx.Relations.Delete(target.NID)
+		return tx.Relations.Redact(target.NID)
 	})
 	return nil
 }

@@ -33,6 +33,9 @@ func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
 	if already, err := w.alreadySent(ctx, p); already != "" || err != nil {
 		return already, err
 	}
+	if p.Suspended && !p.leaves() {
+		return "", errcode.UserSuspended()
+	}
 	if p.Type == event.TypeCreate {
 		// Rule 1 of the room's version would say so, of an event that cannot be
 		// built: from version 12 on such an event names no room.
@@ -47,6 +50,12 @@ func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
 		return "", err
 	}
 	return ev.ID, nil
+}
+
+// leaves says whether the sender leaves the room, or refuses an invite to it.
+func (p Proposal) leaves() bool {
+	membership, _ := canonical.GetString(p.Content, "membership")
+	return p.Type == event.TypeMember && p.StateKey != nil && *p.StateKey == string(p.Sender) && membership == event.MembershipLeave
 }
 
 // alreadySent finds the event that the proposal's transaction made before, or
@@ -122,6 +131,9 @@ func (e *Engine) Redact(ctx context.Context, room id.Room, p Proposal) (id.Event
 		})
 		if err != nil {
 			return err
+		}
+		if p.Suspended && target.PDU.Sender != p.Sender {
+			return errcode.UserSuspended()
 		}
 		if target.PDU.Type == event.TypeCreate {
 			return errcode.Forbidden("the create event of a room cannot be redacted")

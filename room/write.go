@@ -26,6 +26,7 @@ type Proposal struct {
 	Redacts   id.Event
 	Timestamp int64 // milliseconds; 0: now. Only application services may choose it.
 	Txn       *Txn  // nil: the request bears no transaction id
+	Suspended bool  // the sender may only leave and redact their own events
 }
 
 // Txn identifies a client's request, so that its repetition makes no second event.

@@ -6,7 +6,9 @@ import (
 	"hearth/matrix/id"
 )
 
-// Relations says which events refer to which by m.relates_to. Redacted events are not in it.
+// Relations says which events refer to which by m.relates_to. What redacted events
+// referred to is kept apart: only Chain and Between see it, for
+// an event stays in its thread when it is redacted.
 type Relations struct{ tx *Tx }
 
 // Relation is one event's reference to another.
@@ -25,16 +27,19 @@ type Relation struct {
 const (
 	relationColumns = `event_nid, room_nid, target, rel_type, type_nid, sender_nid, position`
 	insertRelation  = `INSERT INTO event_relations (` + relationColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	redactRelation  = `INSERT INTO redacted_relations (` + relationColumns + `) SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1`
 	deleteRelation  = `DELETE FROM event_relations WHERE event_nid = $1`
-	getRelation     = `SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1`
-	relationsDown   = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND +room_nid = $2
+	getRelation     = `SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1
+		UNION ALL SELECT ` + relationColumns + ` FROM redacted_relations WHERE event_nid = $1`
+	relationsDown = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND +room_nid = $2
 		AND ($3 = '' OR rel_type = $3) AND position > $4 AND position < $5 ORDER BY position DESC LIMIT $6`
 	relationsUp = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND +room_nid = $2
 		AND ($3 = '' OR rel_type = $3) AND position > $4 AND position < $5 ORDER BY position LIMIT $6`
 	relationsOfRoom = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1 AND rel_type = $2
 		AND position < $3 ORDER BY position DESC LIMIT $4`
-	relationsBetween = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1
-		AND position > $2 AND position <= $3 ORDER BY position`
+	relationsBetween = `SELECT ` + relationColumns + ` FROM event_relations WHERE room_nid = $1 AND position > $2 AND position <= $3
+		UNION ALL SELECT ` + relationColumns + ` FROM redacted_relations WHERE room_nid = $1 AND position > $2 AND position <= $3
+		ORDER BY position`
 	relatedTypes = `SELECT DISTINCT target, rel_type FROM event_relations WHERE +room_nid = $1 AND rel_type IN ('m.replace', 'm.reference', 'm.thread') AND target IN (
 		SELECT unhex(value) FROM json_each($2) -- only: sqlite
 		SELECT decode(value, 'hex') FROM json_array_elements_text($2::json) AS value -- only: postgres
@@ -80,15 +85,33 @@ func (t Relations) Insert(r Relation) error {
 	return err
 }
 
-// Delete takes an event's relation away: the event was redacted.
-func (t Relations) Delete(e EventNID) error {
+// Redact puts an event's relation to those of redacted events.
+func (t Relations) Redact(e EventNID) error {
+	if _, err := t.tx.exec(redactRelation, e); err != nil {
+		return err
+	}
 	_, err := t.tx.exec(deleteRelation, e)
 	return err
 }
 
-// Get reads the relation that an event has to another.
-func (t Relations) Get(e EventNID) (Relation, bool, error) {
-	return one(t.tx, scanRelation, getRelation, e)
+// maxHops is how many relations are followed from an event up.
+const maxHops = 4
+
+// Chain lists the relation of an event, of the event that it refers to, and so on,
+// within its room, at most some hops; those of redacted events too.
+func (t Relations) Chain(e EventNID) ([]Relation, error) {
+	var chain []Relation
+	for range maxHops {
+		r, ok, err := one(t.tx, scanRelation, getRelation, e)
+		if err != nil || !ok || len(chain) > 0 && r.Room != chain[0].Room {
+			return chain, err
+		}
+		chain = append(chain, r)
+		if e, ok, err = t.tx.Events.Find(r.Target); err != nil || !ok {
+			return chain, err
+		}
+	}
+	return chain, nil
 }
 
 // Down lists what refers to an event with a relation type (empty: any), between two positions (both left out), newest first.
@@ -106,7 +129,8 @@ func (t Relations) OfRoom(room RoomNID, relType string, before int64, limit int)
 	return list(t.tx, scanRelation, relationsOfRoom, room, relType, before, limit)
 }
 
-// Between lists a room's relations of all types after one position up to another, oldest first.
+// Between lists a room's relations of all types after one position up to another,
+// oldest first; those of redacted events too.
 func (t Relations) Between(room RoomNID, after, upTo int64) ([]Relation, error) {
 	return list(t.tx, scanRelation, relationsBetween, room, after, upTo)
 }

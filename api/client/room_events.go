@@ -33,7 +33,7 @@ func (a *API) sendMessage(ctx context.Context, c httpx.Caller, r sendMessageRequ
 		return eventIDResponse{}, err
 	}
 	ev, err := a.Rooms.Send(ctx, r.Room, room.Proposal{
-		Sender: c.User, Type: r.Type, Content: r.Content, Timestamp: ts,
+		Sender: c.User, Suspended: c.Suspended, Type: r.Type, Content: r.Content, Timestamp: ts,
 		Txn: &room.Txn{Device: c.Device, ID: r.Txn, Endpoint: "send " + r.Type},
 	})
 	return eventIDResponse{ev}, err
@@ -63,7 +63,7 @@ func (a *API) sendRedaction(ctx context.Context, c httpx.Caller, r sendMessageRe
 		return eventIDResponse{}, err
 	}
 	ev, err := a.Rooms.Redact(ctx, r.Room, room.Proposal{
-		Sender: c.User, Content: r.Content, Redacts: target, Timestamp: ts,
+		Sender: c.User, Suspended: c.Suspended, Content: r.Content, Redacts: target, Timestamp: ts,
 		Txn: &room.Txn{Device: c.Device, ID: r.Txn, Endpoint: "send " + r.Type},
 	})
 	return eventIDResponse{ev}, err
@@ -82,7 +82,7 @@ func (a *API) redactEvent(ctx context.Context, c httpx.Caller, r redactEventRequ
 		return eventIDResponse{}, err
 	}
 	ev, err := a.Rooms.Redact(ctx, r.Room, room.Proposal{
-		Sender: c.User, Content: content, Redacts: r.Event,
+		Sender: c.User, Suspended: c.Suspended, Content: content, Redacts: r.Event,
 		Txn: &room.Txn{Device: c.Device, ID: r.Txn, Endpoint: "redact " + string(r.Event)},
 	})
 	return eventIDResponse{ev}, err
@@ -105,7 +105,7 @@ func (a *API) setRoomStateWithKey(ctx context.Context, c httpx.Caller, r setRoom
 		return eventIDResponse{}, err
 	}
 	ev, err := a.Rooms.Send(ctx, r.Room, room.Proposal{
-		Sender: c.User, Type: r.Type, StateKey: &r.StateKey, Content: r.Content, Timestamp: ts,
+		Sender: c.User, Suspended: c.Suspended, Type: r.Type, StateKey: &r.StateKey, Content: r.Content, Timestamp: ts,
 	})
 	return eventIDResponse{ev}, err
 }

@@ -76,7 +76,7 @@ func (rt *Route) authenticate(rr *Router, rq *request) (err error) {
 	case rt.Auth == Admin && !rq.caller.Admin:
 		return errcode.Forbidden("you are not a server admin")
 	case rt.forActive && rq.caller.Suspended:
-		return errcode.New(http.StatusForbidden, "M_USER_SUSPENDED", "you cannot do this while your account is suspended")
+		return errcode.UserSuspended()
 	case rt.Auth == Appservice && rq.caller.AppService == "":
 		return errcode.Forbidden("only application services may do this")
 	}

@@ -97,6 +97,12 @@ func UnsupportedRoomVersion(format string, a ...any) *Error {
 	return New(statusBadRequest, "M_UNSUPPORTED_ROOM_VERSION", format, a...)
 }
 
+// UserSuspended refuses what a suspended account may not do.
+// spec: client-server-api#account-suspension
+func UserSuspended() *Error {
+	return New(403, "M_USER_SUSPENDED", "you cannot do this while your account is suspended")
+}
+
 // LimitExceeded tells a client to come back after retryAfterMS milliseconds.
 // httpx also writes it as a Retry-After header.
 // spec: client-server-api#rate-limiting

@@ -57,6 +57,12 @@ func TestSuspendedAccounts(t *testing.T) {
 	admin, alice := s.Register("admin"), s.Register("alice")
 	makeAdmin(t, s, "@admin:localhost")
 	const suspend = "/_matrix/client/v1/admin/suspend/@alice:localhost"
+	alice.MustDo("PUT", v3+"/profile/@alice:localhost/displayname", object{"displayname": "Alice"})
+	room := alice.MustDo("POST", v3+"/createRoom", object{"preset": "public_chat"})["room_id"].(string)
+	path := v3 + "/rooms/" + room
+	admin.MustDo("POST", path+"/join", object{})
+	own := alice.MustDo("PUT", path+"/send/m.room.message/1", object{"msgtype": "m.text", "body": "hello"})["event_id"].(string)
+	others := admin.MustDo("PUT", path+"/send/m.room.message/1", object{"msgtype": "m.text", "body": "hello"})["event_id"].(string)
 	admin.MustDo("PUT", suspend, object{"suspended": true})
 	if r := admin.MustDo("GET", suspend, nil); r["suspended"] != true {
 		t.Errorf("%v", r)
@@ -71,6 +77,19 @@ func TestSuspendedAccounts(t *testing.T) {
 		status, r := alice.Do("POST", v3+path, object{"user_id": "@bob:localhost"})
 		refused(t, path, status, r, 403, "M_USER_SUSPENDED")
 	}
+	for what, body := range map[string]object{
+		"/send/m.room.message/2":                     {"msgtype": "m.text", "body": "refused"},
+		"/send/m.room.redaction/3":                   {"redacts": others},
+		"/redact/" + others + "/4":                   {},
+		"/state/m.room.topic":                        {"topic": "refused"},
+		"/state/m.room.member/" + alice.User:         {"membership": "join", "displayname": "X"},
+		"/state/m.room.member/" + string(admin.User): {"membership": "leave"},
+	} {
+		status, r := alice.Do("PUT", path+what, body)
+		refused(t, what, status, r, 403, "M_USER_SUSPENDED")
+	}
+	alice.MustDo("PUT", path+"/redact/"+own+"/5", object{})
+	alice.MustDo("PUT", path+"/state/m.room.member/"+alice.User, object{"membership": "leave"})
 	alice.MustDo("GET", v3+"/account/whoami", nil)
 	again := s.Login("alice")
 	again.MustDo("POST", v3+"/logout", object{})
