@@ -36,6 +36,8 @@ type Options struct {
 	EventCacheBytes, RoomCacheBytes int
 	// NoSearch switches the search for words off, with its index.
 	NoSearch bool
+	// Network reaches other homeservers; nil: there are none.
+	Network Network
 	// Profile says what a local user is called, for membership events.
 	Profile func(context.Context, id.User) (Profile, error)
 }

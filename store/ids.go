@@ -67,8 +67,9 @@ const (
 	insertUser  = `INSERT INTO user_ids (user_nid, user_id, is_local, server_nid)
 		VALUES ((SELECT COALESCE(MAX(user_nid), 0) + 1 FROM user_ids), $1, $2, $3) RETURNING user_nid`
 
-	findServerNID = `SELECT server_nid FROM server_ids WHERE server_name = $1`
-	insertServer  = `INSERT INTO server_ids (server_nid, server_name)
+	findServerNID  = `SELECT server_nid FROM server_ids WHERE server_name = $1`
+	findServerName = `SELECT server_name FROM server_ids WHERE server_nid = $1`
+	insertServer   = `INSERT INTO server_ids (server_nid, server_name)
 		VALUES ((SELECT COALESCE(MAX(server_nid), 0) + 1 FROM server_ids), $1) RETURNING server_nid`
 
 	findTypeNID  = `SELECT type_nid FROM event_types WHERE type = $1`
@@ -118,6 +119,17 @@ func (t IDs) Server(s id.Server) (ServerNID, error) {
 	}
 	nid, _, err = one(t.tx, value[int64], insertServer, string(s))
 	return nid, err
+}
+
+// FindServer finds a server's nid; false: no such server was ever seen.
+func (t IDs) FindServer(s id.Server) (ServerNID, bool, error) {
+	return one(t.tx, value[int64], findServerNID, string(s))
+}
+
+// ServerName is the server that a nid stands for.
+func (t IDs) ServerName(nid ServerNID) (id.Server, error) {
+	name, err := must(one(t.tx, value[string], findServerName, nid))
+	return id.Server(name), err
 }
 
 // FindType finds an event type's nid; false: no event has had that type.

@@ -17,6 +17,11 @@ type Tx struct {
 	Rooms        Rooms        // rooms and their heads
 	Events       Events       // PDUs, timelines
 	State        State        // the log of the rooms' states
+	Overlays     Overlays     // states beside it
+	AuthGraph    AuthGraph    // auth events of state events
+	Gaps         Gaps         // where history is missing
+	RoomServers  RoomServers  // servers in rooms
+	Outgoing     Outgoing     // what other servers are to be told
 	Members      Members      // current memberships
 	Relations    Relations    // m.relates_to
 	Transactions Transactions // client transaction ids
@@ -48,6 +53,11 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.Rooms.tx = tx
 	tx.Events.tx = tx
 	tx.State.tx = tx
+	tx.Overlays.tx = tx
+	tx.AuthGraph.tx = tx
+	tx.Gaps.tx = tx
+	tx.RoomServers.tx = tx
+	tx.Outgoing.tx = tx
 	tx.Members.tx = tx
 	tx.Relations.tx = tx
 	tx.Transactions.tx = tx

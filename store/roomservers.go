@@ -1,0 +1,45 @@
+package store
+
+// RoomServers is which servers have joined members in which rooms.
+type RoomServers struct{ tx *Tx }
+
+const (
+	addRoomServer = `INSERT INTO room_servers (room_nid, server_nid, joined) VALUES ($1, $2, $3)
+		ON CONFLICT (room_nid, server_nid) DO UPDATE SET joined = room_servers.joined + excluded.joined`
+	dropRoomServer   = `DELETE FROM room_servers WHERE room_nid = $1 AND server_nid = $2 AND joined <= 0`
+	serversOfRoom    = `SELECT server_nid FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
+	serverInRoom     = `SELECT 1 FROM room_servers WHERE room_nid = $1 AND server_nid = $2`
+	roomsOfServer    = `SELECT room_nid FROM room_servers WHERE server_nid = $1 ORDER BY room_nid`
+	serversOfSharers = `SELECT DISTINCT s.server_nid FROM room_servers s WHERE s.room_nid IN
+		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1) ORDER BY s.server_nid`
+)
+
+// Add counts members of a server that joined, or left below zero.
+func (t RoomServers) Add(room RoomNID, server ServerNID, joined int64) error {
+	if _, err := t.tx.exec(addRoomServer, room, server, joined); err != nil || joined > 0 {
+		return err
+	}
+	_, err := t.tx.exec(dropRoomServer, room, server)
+	return err
+}
+
+// OfRoom lists the servers in a room, this one among them, in order of nid.
+func (t RoomServers) OfRoom(room RoomNID) ([]ServerNID, error) {
+	return list(t.tx, value[int64], serversOfRoom, room)
+}
+
+// In says whether a server has a member in a room.
+func (t RoomServers) In(room RoomNID, server ServerNID) (bool, error) {
+	_, ok, err := one(t.tx, value[int64], serverInRoom, room, server)
+	return ok, err
+}
+
+// RoomsOf lists the rooms that a server has members in.
+func (t RoomServers) RoomsOf(server ServerNID) ([]RoomNID, error) {
+	return list(t.tx, value[int64], roomsOfServer, server)
+}
+
+// Seeing lists the servers that share a room with a user, this one among them.
+func (t RoomServers) Seeing(user UserNID) ([]ServerNID, error) {
+	return list(t.tx, value[int64], serversOfSharers, user)
+}
