@@ -14,21 +14,26 @@ type Events struct{ tx *Tx }
 
 // Event is a PDU's row. Only redaction ever changes one.
 type Event struct {
-	NID         EventNID
-	Room        RoomNID
-	Position    int64 // in the timeline; 0: not in it
-	ID          id.Event
-	Sender      UserNID
-	Type        TypeNID
-	Key         StateKey // of a state event
-	IsState     bool
-	Depth       int64
-	TS          int64 // origin_server_ts
-	StateBefore int64 // version of the room's state before the event
-	Flags       EventFlags
-	RedactedBy  EventNID // 0: not redacted
-	Txn         string   // device id, a space, transaction id; empty for what no client here sent with one
-	JSON        []byte   // the PDU in canonical form
+	NID      EventNID
+	Room     RoomNID
+	Position int64 // in the timeline; 0: not in it
+	ID       id.Event
+	Sender   UserNID
+	Type     TypeNID
+	Key      StateKey // of a state event
+	IsState  bool
+	Depth    int64
+	TS       int64 // origin_server_ts
+	// StateBefore is the version of the room's state that the event met; below zero:
+	// the negated nid of an overlay, for an event of a branch.
+	StateBefore int64
+	// CurrentState is the version of the room's current state from the event on; 0: it
+	// follows from StateBefore, as nothing else happened meanwhile.
+	CurrentState int64
+	Flags        EventFlags
+	RedactedBy   EventNID // 0: not redacted
+	Txn          string   // device id, a space, transaction id; empty for what no client here sent with one
+	JSON         []byte   // the PDU in canonical form
 }
 
 // EventFlags say why an event is not in the timeline.
@@ -42,13 +47,15 @@ const (
 
 const (
 	eventColumns = `event_nid, room_nid, COALESCE(position, 0), event_key, sender_nid, type_nid, COALESCE(skey, -1), depth, origin_server_ts,
-		state_before, flags, COALESCE(redacted_by, 0), COALESCE(txn, ''), body`
+		state_before, flags, COALESCE(redacted_by, 0), COALESCE(txn, ''), body, COALESCE(current_state, 0)`
 	reserveNIDs  = `UPDATE event_nids SET next = next + $1 RETURNING next`
 	findEventNID = `SELECT event_nid FROM events WHERE event_key = $1`
 	getEvent     = `SELECT ` + eventColumns + ` FROM events WHERE event_nid = $1`
 	getEventID   = `SELECT ` + eventColumns + ` FROM events WHERE event_key = $1`
-	insertEvent  = `INSERT INTO events (event_nid, room_nid, position, event_key, sender_nid, type_nid, skey, depth, origin_server_ts, state_before, flags, txn, body)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+	insertEvent  = `INSERT INTO events (event_nid, room_nid, position, event_key, sender_nid, type_nid, skey, depth, origin_server_ts, state_before, flags, txn, body, current_state)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+	// An event that was known beside the timeline takes its place in it.
+	placeEvent  = `UPDATE events SET position = $2, state_before = $3, flags = $4, current_state = $5 WHERE event_nid = $1`
 	redactEvent = `UPDATE events SET body = $2, redacted_by = $3 WHERE event_nid = $1`
 	loadEvents  = `SELECT ` + eventColumns + ` FROM events WHERE event_nid IN (
 		SELECT value FROM json_each($1) -- only: sqlite
@@ -66,7 +73,14 @@ const (
 		AND position IS NOT NULL ORDER BY origin_server_ts, position LIMIT 1`
 	nearestBefore = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND origin_server_ts <= $2 AND (origin_server_ts < $2 OR position < $3)
 		AND position IS NOT NULL ORDER BY origin_server_ts DESC, position DESC LIMIT 1`
-	changedKeys = `SELECT skey, MIN(position) FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL GROUP BY skey ORDER BY MIN(position)`
+	changedKeys = `SELECT skey, MIN(position) FROM (
+		SELECT skey, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL
+		UNION ALL SELECT skey, position FROM state_shifts WHERE room_nid = $1 AND position > $2 AND position <= $3
+		) changes GROUP BY skey ORDER BY MIN(position)`
+	insertShift   = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
+	insertWaiting = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
+	waitingFor    = `SELECT event_nid FROM waiting_redactions WHERE room_nid = $1 AND target = $2 ORDER BY event_nid`
+	deleteWaiting = `DELETE FROM waiting_redactions WHERE room_nid = $1 AND target = $2`
 )
 
 // EventKey is an event id as the database keeps it: the 32 bytes of a hash, or
@@ -95,7 +109,7 @@ func scanEvent(r scanner) (Event, error) {
 	var e Event
 	var key []byte
 	err := r.Scan(&e.NID, &e.Room, &e.Position, &key, &e.Sender, &e.Type, &e.Key, &e.Depth, &e.TS,
-		&e.StateBefore, &e.Flags, &e.RedactedBy, &e.Txn, &e.JSON)
+		&e.StateBefore, &e.Flags, &e.RedactedBy, &e.Txn, &e.JSON, &e.CurrentState)
 	if err != nil {
 		return e, err
 	}
@@ -117,10 +131,8 @@ func (t Events) ReserveNIDs(n int64) (EventNID, error) {
 
 // Insert stores an event.
 func (t Events) Insert(e Event) error {
-	var position, skey, txn any
-	if e.Position != 0 {
-		position = e.Position
-	}
+	position, current := e.place()
+	var skey, txn any
 	if e.IsState {
 		skey = e.Key
 	}
@@ -128,7 +140,26 @@ func (t Events) Insert(e Event) error {
 		txn = e.Txn
 	}
 	_, err := t.tx.exec(insertEvent, e.NID, e.Room, position, EventKey(e.ID), e.Sender, e.Type, skey,
-		e.Depth, e.TS, e.StateBefore, int64(e.Flags), txn, packBody(e.JSON))
+		e.Depth, e.TS, e.StateBefore, int64(e.Flags), txn, packBody(e.JSON), current)
+	return err
+}
+
+// place is what of an event's place is NULL where there is none.
+func (e *Event) place() (position, current any) {
+	if e.Position != 0 {
+		position = e.Position
+	}
+	if e.CurrentState != 0 {
+		current = e.CurrentState
+	}
+	return position, current
+}
+
+// Place gives an event that is stored already its place in the history: position,
+// states and flags of e.
+func (t Events) Place(e Event) error {
+	position, current := e.place()
+	_, err := t.tx.exec(placeEvent, e.NID, position, e.StateBefore, int64(e.Flags), current)
 	return err
 }
 
@@ -200,6 +231,29 @@ func (t Events) ChangedKeys(room RoomNID, after, upTo int64) ([]KeyChange, error
 // After lists the timeline events of all rooms in order, for followers.
 func (t Events) After(after, upTo int64, limit int) ([]Place, error) {
 	return list(t.tx, scanPlace, eventsAfter, after, upTo, limit)
+}
+
+// Shift notes that an event changed an entry of the state that it does not set.
+func (t Events) Shift(room RoomNID, position int64, key StateKey) error {
+	_, err := t.tx.exec(insertShift, room, position, key)
+	return err
+}
+
+// AwaitTarget notes a redaction whose target is not known yet.
+func (t Events) AwaitTarget(room RoomNID, target id.Event, redaction EventNID) error {
+	_, err := t.tx.exec(insertWaiting, room, EventKey(target), redaction)
+	return err
+}
+
+// WaitingFor lists the redactions that wait for an event, oldest first.
+func (t Events) WaitingFor(room RoomNID, target id.Event) ([]EventNID, error) {
+	return list(t.tx, value[int64], waitingFor, room, EventKey(target))
+}
+
+// TargetCame forgets that redactions wait for an event.
+func (t Events) TargetCame(room RoomNID, target id.Event) error {
+	_, err := t.tx.exec(deleteWaiting, room, EventKey(target))
+	return err
 }
 
 // OfTypesAfter lists the timeline events of some types of all rooms in order, for followers.

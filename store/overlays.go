@@ -12,22 +12,21 @@ type Overlays struct{ tx *Tx }
 
 // Overlay is a state beside the mainline.
 type Overlay struct {
-	NID     int64
+	NID     int64 // from the same numbers as those of events
 	Room    RoomNID
 	Version int64        // of the mainline
 	Changes []StateEntry // in order of keys; event 0: the state has no such entry
 }
 
 const (
-	insertOverlay = `INSERT INTO state_overlays (overlay_nid, room_nid, version, changes)
-		VALUES ((SELECT COALESCE(MAX(overlay_nid), 0) + 1 FROM state_overlays), $1, $2, $3) RETURNING overlay_nid`
-	getOverlay = `SELECT overlay_nid, room_nid, version, changes FROM state_overlays WHERE overlay_nid = $1`
+	insertOverlay = `INSERT INTO state_overlays (overlay_nid, room_nid, version, changes) VALUES ($1, $2, $3, $4)`
+	getOverlay    = `SELECT overlay_nid, room_nid, version, changes FROM state_overlays WHERE overlay_nid = $1`
 )
 
-// Insert stores an overlay and returns its nid.
-func (t Overlays) Insert(o Overlay) (int64, error) {
-	nid, _, err := one(t.tx, value[int64], insertOverlay, o.Room, o.Version, packEntries(o.Changes))
-	return nid, err
+// Insert stores an overlay.
+func (t Overlays) Insert(o Overlay) error {
+	_, err := t.tx.exec(insertOverlay, o.NID, o.Room, o.Version, packEntries(o.Changes))
+	return err
 }
 
 // Get reads an overlay.

@@ -90,6 +90,14 @@ func (tx *Tx) NextPosition() int64 {
 	return tx.position
 }
 
+// KeepFree takes n positions out of use, for what may be found to have been
+// before the next one.
+func (tx *Tx) KeepFree(n int64) (first, last int64) {
+	first = tx.position + 1
+	tx.position += n
+	return first, tx.position
+}
+
 // Position is the last position taken so far.
 func (tx *Tx) Position() int64 { return tx.position }
 

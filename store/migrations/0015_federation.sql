@@ -64,3 +64,24 @@ CREATE TABLE destination_sets (
 	servers BLOB NOT NULL      -- server_nids in order, as differences in variable length
 );
 CREATE INDEX destination_sets_hash ON destination_sets (hash);
+
+-- The version of the room's current state from this event on, where that does not
+-- follow from state_before: on a branch, or before a gap.
+ALTER TABLE events ADD COLUMN current_state INTEGER;
+
+-- Entries of a room's state that an event changed although it does not set them:
+-- where branches meet, the state may fall back to other events.
+CREATE TABLE state_shifts (
+	room_nid INTEGER NOT NULL,
+	position INTEGER NOT NULL, -- of the event
+	skey INTEGER NOT NULL,
+	PRIMARY KEY (room_nid, position, skey)
+) WITHOUT ROWID;
+
+-- Redactions whose target is not known yet.
+CREATE TABLE waiting_redactions (
+	room_nid INTEGER NOT NULL,
+	target BLOB NOT NULL,      -- event_key
+	event_nid INTEGER NOT NULL,
+	PRIMARY KEY (room_nid, target, event_nid)
+) WITHOUT ROWID;
