@@ -40,6 +40,7 @@ var siblings = map[string]string{
 	"api/admin -> api/httpx":      "httpx is the plumbing of every API",
 	"api/media -> api/httpx":      "httpx is the plumbing of every API",
 	"api/federation -> api/httpx": "httpx is the plumbing of every API",
+	"api/federation -> api/media": "files get the same headers, whoever asks for them",
 }
 
 // forbidden are imports that no package may have.

@@ -29,6 +29,7 @@ func tables() (list []httpx.Route) {
 
 // absent says why an operation is not served, by a part of its path.
 var absent = []struct{ part, why string }{
+	{"/_matrix/policy/v1/sign", "this server is no policy server"},
 	{"/_matrix/federation/", "federation: next"},
 	{"/_matrix/key/", "federation: next"},
 	{"/_matrix/app/", "called by us"},
@@ -100,6 +101,9 @@ func TestRoutesFollowTheSpecification(t *testing.T) {
 		}
 		open := rt.Auth == httpx.None || rt.Auth == httpx.Optional
 		if op.auth == "accessToken" && open || op.auth == "none" && !open && op.name != "getCapabilities" {
+			t.Errorf("%s %s: access is %s, the specification says %s", op.method, op.path, rt.Auth, op.auth)
+		}
+		if (op.auth == "signedRequest") != (rt.Auth == httpx.Server) {
 			t.Errorf("%s %s: access is %s, the specification says %s", op.method, op.path, rt.Auth, op.auth)
 		}
 	}

@@ -49,6 +49,10 @@ type Config struct {
 	EnableSearch       bool          `yaml:"enable_search" default:"true" doc:"Let users search for words in unencrypted messages. What was sent while it is off is not found later."`
 	UserDirectory      UserDirectory `yaml:"user_directory" doc:"The search for people."`
 
+	_                    struct{} `section:"Other servers"`
+	PublicRoomsToServers bool     `yaml:"allow_public_rooms_over_federation" default:"false" doc:"Show the list of public rooms to other servers, and so to everybody."`
+	ProfilesToServers    bool     `yaml:"allow_profile_lookup_over_federation" default:"true" doc:"Tell other servers the names and pictures of users."`
+
 	_              struct{} `section:"Media"`
 	MediaStorePath string   `yaml:"media_store_path" doc:"The folder of uploaded files. Default: media in hearth.data_dir."`
 	MaxUploadSize  Size     `yaml:"max_upload_size" default:"50M" doc:"The largest file that may be uploaded."`

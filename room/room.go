@@ -54,6 +54,7 @@ type Engine struct {
 	mu    sync.Mutex
 	rooms *otter.Cache[id.Room, *room]
 
+	acls         aclCache
 	nids         nidBlock
 	lastCreation atomic.Int64
 }
@@ -70,6 +71,7 @@ func New(s *store.Store, o Options) *Engine {
 	return &Engine{
 		store:   s,
 		options: o,
+		acls:    newACLCache(),
 		events: otter.Must(&otter.Options[store.EventNID, *Event]{
 			MaximumWeight: uint64(o.EventCacheBytes),
 			Weigher:       func(_ store.EventNID, e *Event) uint32 { return e.weight() },

@@ -166,7 +166,17 @@ func (s *Server) mount(key config.SigningKey) {
 	}
 	s.Router.Authenticate = clients.Authenticate
 	tools := &admin.API{Accounts: s.Accounts}
-	servers := &federation.API{ServerName: s.Config.ServerName, Version: s.version, KeyID: key.ID, Key: key.Private}
+	servers := &federation.API{
+		ServerName: s.Config.ServerName, Version: s.version, KeyID: key.ID, Key: key.Private,
+
+		Rooms:     s.Rooms,
+		Directory: s.Directory,
+		Accounts:  s.Accounts,
+		Media:     s.Media,
+
+		HidePublicRooms: !s.Config.PublicRoomsToServers,
+		HideProfiles:    !s.Config.ProfilesToServers,
+	}
 	if s.Config.ServeServerWellKnown {
 		servers.Delegate = s.Config.PublicBaseURL
 	}

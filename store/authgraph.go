@@ -17,6 +17,10 @@ type AuthNode struct {
 const (
 	insertAuthNode = `INSERT INTO auth_graph (room_nid, event_nid, skey, rejected, auth) VALUES ($1, $2, $3, $4, $5)`
 	authNodes      = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid`
+	someAuthNodes  = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid IN (
+		SELECT value FROM json_each($2) -- only: sqlite
+		SELECT value::bigint FROM json_array_elements_text($2::json) -- only: postgres
+		)`
 )
 
 // Insert adds a state event to its room's graph.
@@ -28,17 +32,32 @@ func (t AuthGraph) Insert(n AuthNode) error {
 // Each calls fn with all events of a room's graph after one, in order.
 func (t AuthGraph) Each(room RoomNID, after EventNID, fn func(AuthNode) error) error {
 	return each(t.tx, func(r scanner) error {
-		var n AuthNode
-		var rejected int64
-		var packed []byte
-		err := r.Scan(&n.Room, &n.Event, &n.Key, &rejected, &packed)
+		n, err := scanAuthNode(r)
 		if err != nil {
-			return err
-		}
-		n.Rejected = rejected != 0
-		if n.Auth, err = unpackNumbers(packed); err != nil {
 			return err
 		}
 		return fn(n)
 	}, authNodes, room, after)
+}
+
+// Load reads some events of a room's graph, in no order; missing ones are left out.
+func (t AuthGraph) Load(room RoomNID, nids []EventNID) ([]AuthNode, error) {
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	param, err := nidList(nids)
+	if err != nil {
+		return nil, err
+	}
+	return list(t.tx, scanAuthNode, someAuthNodes, room, param)
+}
+
+func scanAuthNode(r scanner) (n AuthNode, err error) {
+	var rejected int64
+	var packed []byte
+	if err = r.Scan(&n.Room, &n.Event, &n.Key, &rejected, &packed); err == nil {
+		n.Rejected = rejected != 0
+		n.Auth, err = unpackNumbers(packed)
+	}
+	return n, err
 }

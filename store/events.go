@@ -61,6 +61,10 @@ const (
 		SELECT value FROM json_each($1) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($1::json) -- only: postgres
 		)`
+	eventIDs = `SELECT event_nid, event_key FROM events WHERE event_nid IN (
+		SELECT value FROM json_each($1) -- only: sqlite
+		SELECT value::bigint FROM json_array_elements_text($1::json) -- only: postgres
+		)`
 	timelineDown = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position DESC LIMIT $4`
 	timelineUp   = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL ORDER BY position LIMIT $4`
 	stateBetween = `SELECT event_nid, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL ORDER BY position`
@@ -192,6 +196,32 @@ func (t Events) Load(nids []EventNID) ([]Event, error) {
 		return nil, err
 	}
 	return list(t.tx, scanEvent, loadEvents, string(param))
+}
+
+// IDs names several events, in the order of nids; missing ones are left out.
+func (t Events) IDs(nids []EventNID) ([]id.Event, error) {
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	param, err := nidList(nids)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[EventNID]id.Event, len(nids))
+	err = each(t.tx, func(r scanner) error {
+		var nid EventNID
+		var key []byte
+		err := r.Scan(&nid, &key)
+		names[nid] = eventOfKey(key)
+		return err
+	}, eventIDs, param)
+	ids := make([]id.Event, 0, len(nids))
+	for _, nid := range nids {
+		if name, ok := names[nid]; ok {
+			ids = append(ids, name)
+		}
+	}
+	return ids, err
 }
 
 // Place is an event's place in a timeline.

@@ -45,13 +45,17 @@ const (
 	setMember     = `INSERT INTO room_members (room_nid, user_nid, membership, event_nid, position, is_local) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (room_nid, user_nid) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid, forgotten = 0,
 		position = CASE WHEN room_members.membership = excluded.membership AND excluded.membership = 1 THEN room_members.position ELSE excluded.position END`
-	forgetMember  = `UPDATE room_members SET forgotten = 1 WHERE room_nid = $1 AND user_nid = $2`
-	membersOfUser = `SELECT ` + memberColumns + ` FROM room_members WHERE user_nid = $1 AND is_local = 1 ORDER BY room_nid`
-	roomsOfUser   = `SELECT room_nid FROM room_members WHERE user_nid = $1 AND membership = $2 AND is_local = 1 ORDER BY room_nid`
-	membersOfRoom = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 ORDER BY user_nid`
-	localJoined   = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND membership = 1 AND is_local = 1 ORDER BY user_nid`
-	localOfRoom   = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 AND is_local = 1 ORDER BY user_nid`
-	sharingLocal  = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.membership = 1 AND o.is_local = 1 AND o.room_nid IN
+	forgetMember    = `UPDATE room_members SET forgotten = 1 WHERE room_nid = $1 AND user_nid = $2`
+	membersOfUser   = `SELECT ` + memberColumns + ` FROM room_members WHERE user_nid = $1 AND is_local = 1 ORDER BY room_nid`
+	roomsOfUser     = `SELECT room_nid FROM room_members WHERE user_nid = $1 AND membership = $2 AND is_local = 1 ORDER BY room_nid`
+	membersOfRoom   = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 ORDER BY user_nid`
+	membersOfServer = `SELECT m.room_nid, m.user_nid, m.membership, m.event_nid, m.position, m.is_local, m.forgotten
+		FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid WHERE m.room_nid = $1 AND u.server_nid = $2 ORDER BY m.user_nid`
+	serverInvited = `SELECT 1 FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid
+		WHERE m.room_nid = $1 AND m.membership = 2 AND u.server_nid = $2 LIMIT 1`
+	localJoined  = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND membership = 1 AND is_local = 1 ORDER BY user_nid`
+	localOfRoom  = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 AND is_local = 1 ORDER BY user_nid`
+	sharingLocal = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.membership = 1 AND o.is_local = 1 AND o.room_nid IN
 		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1) ORDER BY o.user_nid`
 	sharedRooms = `SELECT a.room_nid FROM room_members a JOIN room_members b ON a.room_nid = b.room_nid
 		WHERE a.user_nid = $1 AND a.membership = 1 AND a.is_local = 1 AND b.user_nid = $2 AND b.membership = 1 ORDER BY a.room_nid`
@@ -111,6 +115,17 @@ func (t Members) RoomsOf(user UserNID, m Membership) ([]RoomNID, error) {
 // OfRoom lists all memberships of a room.
 func (t Members) OfRoom(room RoomNID) ([]Member, error) {
 	return list(t.tx, scanMember, membersOfRoom, room)
+}
+
+// OfServer lists all memberships that users of a server have or had in a room.
+func (t Members) OfServer(room RoomNID, server ServerNID) ([]Member, error) {
+	return list(t.tx, scanMember, membersOfServer, room, server)
+}
+
+// ServerInvited says whether a user of a server is invited to a room.
+func (t Members) ServerInvited(room RoomNID, server ServerNID) (bool, error) {
+	_, ok, err := one(t.tx, value[int64], serverInvited, room, server)
+	return ok, err
 }
 
 // LocalJoined lists a room's joined local users, in order.

@@ -1,7 +1,9 @@
 // Package federation is the Server-Server API, inbound: what other homeservers
-// ask of this one. So far it tells who this server is.
+// ask of this one. Each endpoint is one small function, named like the spec's
+// operationId, from a typed request to one or two calls of a service.
 //
-// It holds no rules of its own and must not import store. Start at Routes.
+// It holds no rules of its own and must not import store. Start at routes.go, the
+// table of contents.
 // spec: server-server-api
 package federation
 
@@ -17,10 +19,14 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/account"
 	"hearth/api/httpx"
+	"hearth/directory"
 	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
+	"hearth/media"
+	"hearth/room"
 )
 
 // API answers other homeservers. Its fields are set once, where the program is wired.
@@ -32,18 +38,17 @@ type API struct {
 	// Delegate is the base URL whose host other servers shall use; empty if
 	// this server does not say so itself.
 	Delegate string
+
+	Rooms     *room.Engine
+	Directory *directory.Directory
+	Accounts  *account.Accounts
+	Media     *media.Repository
+
+	// HidePublicRooms and HideProfiles keep these from other servers.
+	HidePublicRooms, HideProfiles bool
 }
 
 type none struct{}
-
-// Routes is the table of contents of the API.
-func (a *API) Routes() []httpx.Route {
-	return []httpx.Route{
-		httpx.Handle("GET /.well-known/matrix/server", httpx.None, httpx.NoLimit, a.getWellKnown),
-		httpx.Handle("GET /_matrix/federation/v1/version", httpx.None, httpx.NoLimit, a.getVersion),
-		httpx.Handle("GET /_matrix/key/v2/server", httpx.None, httpx.NoLimit, a.getServerKey),
-	}
-}
 
 // getWellKnown points other homeservers at the HTTPS port of the base URL.
 // spec: server-server-api#server-discovery

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 )
 
@@ -89,11 +90,16 @@ func (rq *request) object() (jsontext.Value, error) {
 	if len(v) == 0 && rq.r.Method != http.MethodPut {
 		return jsontext.Value("{}"), nil
 	}
-	return v, checkObject(v)
+	if rq.route.Auth == Server {
+		// What other servers send holds events of their users, of which one that
+		// nests deeply must not keep out the rest.
+		return v, checkObject(v, canonical.MaxDepth)
+	}
+	return v, checkObject(v, maxNesting)
 }
 
-func checkObject(v jsontext.Value) error {
-	if nesting(v) > maxNesting {
+func checkObject(v jsontext.Value, deepest int) error {
+	if nesting(v) > deepest {
 		return errcode.BadJSON("the request body is nested too deeply")
 	}
 	dec := jsontext.NewDecoder(bytes.NewReader(v))

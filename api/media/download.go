@@ -92,7 +92,7 @@ func (a *API) thumbnail(w http.ResponseWriter, r *http.Request, loggedIn bool) e
 func serve(w http.ResponseWriter, r *http.Request, f *media.File) {
 	h := w.Header()
 	h.Set("Content-Type", f.Type)
-	h.Set("Content-Disposition", disposition(f.Type, f.Name))
+	h.Set("Content-Disposition", Disposition(f.Type, f.Name))
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; style-src 'unsafe-inline'; object-src 'self';")
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -118,10 +118,10 @@ var inline = map[string]bool{
 	"audio/wav": true, "audio/x-wav": true, "audio/x-pn-wav": true, "audio/flac": true, "audio/x-flac": true,
 }
 
-// disposition is a Content-Disposition header. A name that is a token is
+// Disposition is a Content-Disposition header. A name that is a token is
 // written as such, any other in the extended form, which needs no quoting.
 // rfc: 6266 4.1, rfc: 8187 3.2
-func disposition(contentType, name string) string {
+func Disposition(contentType, name string) string {
 	d := "attachment"
 	// ParseMediaType lowers the case, so that no spelling slips through.
 	if kind, _, err := mime.ParseMediaType(contentType); err == nil && inline[kind] {
