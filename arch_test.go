@@ -67,6 +67,7 @@ var starters = map[string]string{
 	"server":    "the runner",
 	"api/httpx": "the life of requests",
 	"store":     "the committer",
+	"remote":    "the sender has one for each active destination",
 	"test":      "tests",
 }
 

@@ -40,6 +40,9 @@ type names struct {
 	tuple    *otter.Cache[StateKey, event.StateTuple]
 	roomNID  *otter.Cache[id.Room, RoomNID]
 	roomID   *otter.Cache[RoomNID, id.Room]
+
+	serverNID  *otter.Cache[id.Server, ServerNID]
+	serverName *otter.Cache[ServerNID, id.Server]
 }
 
 func (n *names) init() {
@@ -51,6 +54,8 @@ func (n *names) init() {
 	n.tuple = nameCache[StateKey, event.StateTuple]()
 	n.roomNID = nameCache[id.Room, RoomNID]()
 	n.roomID = nameCache[RoomNID, id.Room]()
+	n.serverNID = nameCache[id.Server, ServerNID]()
+	n.serverName = nameCache[ServerNID, id.Server]()
 }
 
 func nameCache[K comparable, V any]() *otter.Cache[K, V] {
@@ -113,7 +118,7 @@ func (t IDs) UserID(nid UserNID) (id.User, error) {
 
 // Server finds or makes a server's nid.
 func (t IDs) Server(s id.Server) (ServerNID, error) {
-	nid, ok, err := one(t.tx, value[int64], findServerNID, string(s))
+	nid, ok, err := t.FindServer(s)
 	if err != nil || ok {
 		return nid, err
 	}
@@ -123,13 +128,12 @@ func (t IDs) Server(s id.Server) (ServerNID, error) {
 
 // FindServer finds a server's nid; false: no such server was ever seen.
 func (t IDs) FindServer(s id.Server) (ServerNID, bool, error) {
-	return one(t.tx, value[int64], findServerNID, string(s))
+	return find(t.tx, t.tx.store.names.serverNID, s, findServerNID, string(s))
 }
 
 // ServerName is the server that a nid stands for.
 func (t IDs) ServerName(nid ServerNID) (id.Server, error) {
-	name, err := must(one(t.tx, value[string], findServerName, nid))
-	return id.Server(name), err
+	return must(find(t.tx, t.tx.store.names.serverName, nid, findServerName, nid))
 }
 
 // FindType finds an event type's nid; false: no event has had that type.

@@ -22,6 +22,7 @@ type Tx struct {
 	Gaps         Gaps         // where history is missing
 	RoomServers  RoomServers  // servers in rooms
 	Outgoing     Outgoing     // what other servers are to be told
+	Destinations Destinations // which of them have yet to be told what
 	Members      Members      // current memberships
 	Relations    Relations    // m.relates_to
 	Transactions Transactions // client transaction ids
@@ -58,6 +59,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.Gaps.tx = tx
 	tx.RoomServers.tx = tx
 	tx.Outgoing.tx = tx
+	tx.Destinations.tx = tx
 	tx.Members.tx = tx
 	tx.Relations.tx = tx
 	tx.Transactions.tx = tx

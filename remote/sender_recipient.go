@@ -1,0 +1,287 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// A queue that grows beyond this is dropped: the destination reads the store instead.
+const (
+	maxQueue      = 200
+	maxQueueBytes = 1 << 20
+)
+
+// sendTime bounds one attempt, whatever the transport does.
+const sendTime = 2 * time.Minute
+
+// recipient is a server that there is something for and that answers, as far
+// as is known. The sender's lock guards it; what is the goroutine's alone is below.
+type recipient struct {
+	nid  store.ServerNID
+	name id.Server
+	wake chan struct{} // there is something new
+
+	queue     []*item // what it has not accepted yet, if it does not read the store
+	queued    int     // bytes
+	reading   bool    // reads the store from cursor on
+	cursor    int64   // everything for it up to here was accepted
+	volatile  volatileQueue
+	atSave    int64 // its position when that was last noted
+	attempt   int64 // see store.Destination
+	interval  time.Duration
+	failingTS int64
+
+	// The goroutine's alone.
+	limit   int // items in a transaction, after one that was too much; 0: no such
+	catchUp catchUp
+}
+
+// push puts an item into the queue. The caller holds the sender's lock.
+func (d *recipient) push(it *item) {
+	if d.reading {
+		return
+	}
+	if len(d.queue) == maxQueue || d.queued+len(it.body) > maxQueueBytes && len(d.queue) > 0 {
+		d.cursor, d.reading = d.queue[0].position-1, true
+		d.queue, d.queued = nil, 0
+		return
+	}
+	d.queue = append(d.queue, it)
+	d.queued += len(it.body)
+	d.signal()
+}
+
+func (d *recipient) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// position is up to where it has accepted everything. The caller holds the lock.
+func (d *recipient) position(spread int64) int64 {
+	switch {
+	case d.reading:
+		return d.cursor
+	case len(d.queue) > 0:
+		return d.queue[0].position - 1
+	}
+	return spread
+}
+
+// serve sends a destination what there is for it, one transaction after the
+// other, until there is nothing more, it fails, or the context ends.
+func (s *Sender) serve(ctx context.Context, d *recipient) error {
+	for s.await(ctx, d) {
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		going, err := s.sendNext(ctx, d)
+		<-s.slots
+		if err != nil || !going {
+			return err
+		}
+	}
+	return nil
+}
+
+// await returns true when there is something to be sent. If there is nothing
+// more, the destination is active no longer.
+func (s *Sender) await(ctx context.Context, d *recipient) bool {
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		if d.reading || len(d.queue) > 0 {
+			s.mu.Unlock()
+			return true
+		}
+		due, any := d.volatile.due()
+		if !any {
+			delete(s.active, d.nid)
+			s.touch()
+			s.mu.Unlock()
+			return false
+		}
+		s.mu.Unlock()
+		wait := time.Until(due)
+		if wait <= 0 {
+			return true
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-d.wake:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return false
+}
+
+// sendNext sends the next transaction, if there is one; false: the destination failed.
+func (s *Sender) sendNext(ctx context.Context, d *recipient) (going bool, err error) {
+	t, err := s.next(ctx, d)
+	if err != nil || t == nil {
+		return err == nil && ctx.Err() == nil, err
+	}
+	if t.items == 0 && !t.volatile {
+		s.accept(d, t) // all of it was passed over
+		return true, nil
+	}
+	sending, cancel := context.WithTimeout(ctx, sendTime)
+	results, err := s.options.Send(sending, d.name, t.id, t.body)
+	cancel()
+	switch {
+	case err == nil:
+		s.accept(d, t)
+		for event, why := range results {
+			slog.DebugContext(ctx, "another server refuses an event", "server", d.name, "event", event, "why", why)
+		}
+		return true, nil
+	case ctx.Err() != nil:
+		return false, nil // it will be sent again
+	case tooMuch(err):
+		s.narrow(d, t, err)
+		return true, nil
+	}
+	s.fail(d, t.last, err)
+	return false, nil
+}
+
+// tooMuch says whether a server refuses the content of a transaction, so that the
+// same will never be accepted.
+func tooMuch(err error) bool {
+	e, ok := errors.AsType[*errcode.Error](err)
+	if !ok {
+		return false
+	}
+	switch e.Code {
+	case "M_BAD_JSON", "M_NOT_JSON", "M_TOO_LARGE":
+		return e.Status >= 400 && e.Status < 500
+	}
+	return e.Status == 413
+}
+
+// narrow makes transactions smaller until the item is found that a server does
+// not take; without it the rest goes on.
+func (s *Sender) narrow(d *recipient, t *transaction, cause error) {
+	if t.items == 1 && !t.volatile {
+		slog.Warn("another server does not take an item, which is left out", "server", d.name, "position", t.last, "error", cause)
+		s.accept(d, t)
+		return
+	}
+	d.limit = max(1, t.items/2) // what was volatile is gone already
+}
+
+// accept notes that a transaction has arrived.
+func (s *Sender) accept(d *recipient, t *transaction) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.failingTS != 0 {
+		slog.Info("another server answers again", "server", d.name)
+	}
+	d.interval, d.failingTS, d.attempt = 0, 0, 0
+	if d.limit > 0 {
+		if d.limit *= 2; d.limit > maxPDUs+maxEDUs {
+			d.limit = 0
+		}
+	}
+	s.touch()
+	t.accepted()
+}
+
+// fail ends an active destination: it is tried again later. attempt is the last
+// position of the transaction that failed.
+func (s *Sender) fail(d *recipient, attempt int64, cause error) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.failingTS == 0 {
+		d.failingTS = now.UnixMilli()
+		slog.Info("another server does not answer; trying again", "server", d.name, "error", cause)
+	}
+	d.interval = min(max(2*d.interval, firstPause), maxPause)
+	pause := time.Duration(float64(d.interval) * (0.8 + 0.4*rand.Float64()))
+	o := &outage{name: d.name, retryAt: now.Add(pause), tried: now, unsaved: true, Destination: store.Destination{
+		Server: d.nid, Sent: d.position(s.spread), Attempt: attempt,
+		RetryIntervalMS: d.interval.Milliseconds(), RetryAfterTS: now.Add(pause).UnixMilli(), FailingSinceTS: d.failingTS,
+	}}
+	delete(s.active, d.nid)
+	s.failing[d.nid], s.byName[d.name] = o, o
+	s.changed = true
+	s.poke()
+}
+
+// resume makes a destination active again that did not answer. The caller holds the lock.
+func (s *Sender) resume(o *outage) {
+	delete(s.failing, o.Server)
+	delete(s.byName, o.name)
+	s.start(&recipient{
+		nid: o.Server, name: o.name, cursor: o.Sent, attempt: o.Attempt, reading: true, atSave: -1,
+		interval: time.Duration(o.RetryIntervalMS) * time.Millisecond, failingTS: o.FailingSinceTS,
+		wake: make(chan struct{}, 1),
+	})
+}
+
+// next makes the next transaction for a destination; nil: there is none just now.
+func (s *Sender) next(ctx context.Context, d *recipient) (*transaction, error) {
+	s.mu.Lock()
+	reading, upTo := d.reading, s.spread
+	if !reading {
+		t := s.fromQueue(d)
+		s.mu.Unlock()
+		t.finish(s.options.Server)
+		return t, nil
+	}
+	s.mu.Unlock()
+	t, err := s.fromStore(ctx, d, upTo)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read what goes to %s: %w", d.name, err)
+	}
+	if t != nil {
+		t.finish(s.options.Server)
+	}
+	return t, nil
+}
+
+// fromQueue makes a transaction of what is at the front of the queue. The caller
+// holds the lock.
+func (s *Sender) fromQueue(d *recipient) *transaction {
+	t := &transaction{limit: d.limit}
+	n := 0
+	for _, it := range d.queue {
+		if !t.add(it) {
+			break
+		}
+		n++
+	}
+	if d.limit == 0 {
+		t.addVolatile(&d.volatile)
+	} else {
+		d.volatile = volatileQueue{} // it might be what the server does not take
+	}
+	t.accepted = func() {
+		// It may have begun to read the store, from the front of the queue, meanwhile.
+		if d.reading {
+			d.cursor = max(d.cursor, t.last)
+			return
+		}
+		for _, it := range d.queue[:n] {
+			d.queued -= len(it.body)
+		}
+		d.queue = append([]*item(nil), d.queue[n:]...)
+	}
+	return t
+}
