@@ -36,6 +36,7 @@ var siblings = map[string]string{
 	"store/storetest -> store":    "opens a store for the tests of others",
 	"store/storetest -> stream":   "and its hub",
 	"store -> stream":             "the committer publishes what it committed",
+	"remote -> room":              "implements what room asks of other servers (room.Network)",
 	"api/client -> api/httpx":     "httpx is the plumbing of every API",
 	"api/admin -> api/httpx":      "httpx is the plumbing of every API",
 	"api/media -> api/httpx":      "httpx is the plumbing of every API",

@@ -31,7 +31,6 @@ func tables() (list []httpx.Route) {
 var absent = []struct{ part, why string }{
 	{"/_matrix/policy/v1/sign", "this server is no policy server"},
 	{"/_matrix/federation/", "federation: next"},
-	{"/_matrix/key/", "federation: next"},
 	{"/_matrix/app/", "called by us"},
 	{"/.well-known/matrix/policy_server", "policy servers: later"},
 	{"/auth_metadata", "OAuth 2.0: later"},

@@ -14,19 +14,29 @@ import (
 
 // Config is every option. A field without a default tag defaults to its zero value.
 type Config struct {
-	_                    struct{}       `section:"Server"`
-	ServerName           id.Server      `yaml:"server_name" doc:"The name after the colon in user ids. It can never change. The only key that must be set."`
-	PublicBaseURL        string         `yaml:"public_baseurl" doc:"Where clients reach this server. Default: https://<server_name>/."`
-	Listeners            []Listener     `yaml:"listeners" doc:"Where to listen. Default: port 8008 on loopback behind a proxy, and port 8448 with TLS on every address when a certificate is set."`
-	TLSCertificatePath   string         `yaml:"tls_certificate_path" doc:"PEM file with the certificate and its chain. It is read again when it changes."`
-	TLSPrivateKeyPath    string         `yaml:"tls_private_key_path" doc:"PEM file with the key of the certificate."`
-	SigningKeyPath       string         `yaml:"signing_key_path" doc:"The key that signs this server's events, in Synapse's format; made when missing. Default: <server_name>.signing.key in hearth.data_dir."`
-	TrustedKeyServers    []KeyServer    `yaml:"trusted_key_servers" doc:"Servers asked for the keys of servers that do not answer themselves."`
-	ServeServerWellKnown bool           `yaml:"serve_server_wellknown" default:"true" doc:"Tell other homeservers to use the host and port of public_baseurl."`
-	ExtraClientWellKnown map[string]any `yaml:"extra_well_known_client_content" doc:"Further keys of /.well-known/matrix/client."`
-	AdminContact         string         `yaml:"admin_contact" doc:"How to reach the administrator, such as mailto:admin@example.org; shown to users in /.well-known/matrix/support."`
-	Database             Database       `yaml:"database" doc:"Where data is kept. Default: SQLite, homeserver.db in hearth.data_dir."`
-	AppServiceFiles      []string       `yaml:"app_service_config_files" doc:"Registration files of bridges and other application services."`
+	_                    struct{}                 `section:"Server"`
+	ServerName           id.Server                `yaml:"server_name" doc:"The name after the colon in user ids. It can never change. The only key that must be set."`
+	PublicBaseURL        string                   `yaml:"public_baseurl" doc:"Where clients reach this server. Default: https://<server_name>/."`
+	Listeners            []Listener               `yaml:"listeners" doc:"Where to listen. Default: port 8008 on loopback behind a proxy, and port 8448 with TLS on every address when a certificate is set."`
+	TLSCertificatePath   string                   `yaml:"tls_certificate_path" doc:"PEM file with the certificate and its chain. It is read again when it changes."`
+	TLSPrivateKeyPath    string                   `yaml:"tls_private_key_path" doc:"PEM file with the key of the certificate."`
+	SigningKeyPath       string                   `yaml:"signing_key_path" doc:"The key that signs this server's events, in Synapse's format; made when missing. Default: <server_name>.signing.key in hearth.data_dir."`
+	TrustedKeyServers    []KeyServer              `yaml:"trusted_key_servers" doc:"Servers asked for the keys of servers that do not answer themselves."`
+	OldSigningKeys       map[string]OldSigningKey `yaml:"old_signing_keys" doc:"Keys that this server signed with before, so that others can still verify its old events: by key id such as ed25519:a_1, each with key (the public key in base64) and expired_ts (when it was last used, in milliseconds since 1970)."`
+	ServeServerWellKnown bool                     `yaml:"serve_server_wellknown" default:"true" doc:"Tell other homeservers to use the host and port of public_baseurl."`
+	ExtraClientWellKnown map[string]any           `yaml:"extra_well_known_client_content" doc:"Further keys of /.well-known/matrix/client."`
+	AdminContact         string                   `yaml:"admin_contact" doc:"How to reach the administrator, such as mailto:admin@example.org; shown to users in /.well-known/matrix/support."`
+	Database             Database                 `yaml:"database" doc:"Where data is kept. Default: SQLite, homeserver.db in hearth.data_dir."`
+	AppServiceFiles      []string                 `yaml:"app_service_config_files" doc:"Registration files of bridges and other application services."`
+
+	_                            struct{}    `section:"Federation"`
+	FederationDomainWhitelist    []id.Server `yaml:"federation_domain_whitelist" doc:"The only servers to federate with; an empty list: none. Default: all."`
+	FederationVerifyCertificates bool        `yaml:"federation_verify_certificates" default:"true" doc:"Must stay on: without it anybody on the way could read and change what servers say to each other."`
+	FederationMinimumTLS         string      `yaml:"federation_client_minimum_tls_version" default:"1.2" allowed:"1 1.0 1.1 1.2 1.3" doc:"The oldest TLS version that is spoken to other servers."`
+	FederationCAs                []string    `yaml:"federation_custom_ca_list" doc:"PEM files of authorities whose certificates are trusted beside those of the system."`
+	IPRangeDeny                  []IPRange   `yaml:"ip_range_blacklist" doc:"Addresses that other servers may not have, nor URLs that they hand over. Default: none for servers; all that are not public for URLs."`
+	IPRangeAllow                 []IPRange   `yaml:"ip_range_whitelist" doc:"Exceptions from it."`
+	FederationIPRangeDeny        []IPRange   `yaml:"federation_ip_range_blacklist" doc:"Addresses that other servers may not have. Default: ip_range_blacklist."`
 
 	_                         struct{}       `section:"Accounts"`
 	EnableRegistration        bool           `yaml:"enable_registration" default:"false" doc:"Let people make accounts by themselves."`
@@ -119,6 +129,12 @@ type KeyServer struct {
 	ServerName       id.Server         `yaml:"server_name" doc:"Its name."`
 	VerifyKeys       map[string]string `yaml:"verify_keys" doc:"Its known keys, by key id."`
 	AcceptUnverified bool              `yaml:"accept_keys_insecurely" default:"false" doc:"Accepted for Synapse's sake; signatures are always checked."`
+}
+
+// OldSigningKey is the public half of a key that is no longer used.
+type OldSigningKey struct {
+	Key     string `yaml:"key" doc:"The public key in base64."`
+	Expired int    `yaml:"expired_ts" doc:"When it was last used, in milliseconds since 1970."`
 }
 
 type Database struct {

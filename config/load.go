@@ -147,6 +147,9 @@ func (c *Config) Complete() error {
 	if _, ok := roomversion.Get(c.DefaultRoomVersion); !ok {
 		return fmt.Errorf("default_room_version: there is no room version %q", c.DefaultRoomVersion)
 	}
+	if !c.FederationVerifyCertificates {
+		return errors.New("federation_verify_certificates: cannot be switched off: anybody on the way could read and change what servers say to each other; name your own authority in federation_custom_ca_list instead")
+	}
 	for i, uri := range c.TURNURIs {
 		if !strings.HasPrefix(uri, "turn:") && !strings.HasPrefix(uri, "turns:") && !strings.HasPrefix(uri, "stun:") && !strings.HasPrefix(uri, "stuns:") {
 			return fmt.Errorf("turn_uris[%d]: %q must start with turn:, turns:, stun: or stuns:", i, uri)

@@ -4,7 +4,6 @@ package config
 // that silently ignored one would be open where its owner believes it closed.
 // isOff values (false, empty) are let through.
 var refused = map[string]string{
-	"federation_domain_whitelist":                     "this server would talk to every other one",
 	"modules":                                         "a module may be what keeps spam out",
 	"password_providers":                              "accounts would be checked differently",
 	"spam_checker":                                    "nothing would check for spam",
@@ -34,6 +33,6 @@ var ignored = map[string]bool{
 	"soft_file_limit": true, "stats": true, "stream_writers": true, "suppress_key_server_warning": true, "templates": true,
 	"track_appservice_user_ips": true, "track_puppeted_user_ips": true, "use_appservice_legacy_authorization": true,
 	"user_agent_suffix": true, "vapid_private_key": true, "web_client_location": true, "worker_app": true,
-	"worker_listeners": true, "worker_log_config": true, "worker_name": true, "old_signing_keys": true,
+	"worker_listeners": true, "worker_log_config": true, "worker_name": true,
 	"use_presence": true, "dynamic_thumbnails": true, "thumbnail_sizes": true,
 }

@@ -8,6 +8,7 @@ package outgoing
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,15 +28,24 @@ type Options struct {
 	UserAgent string
 	// Permit, if set, is asked about each URL, redirects too.
 	Permit func(*url.URL) error
-	// Connections bounds those that stay open to one host; 0: two.
-	Connections int
+	// Connections bounds those that stay open to one host, and AllConnections
+	// those to all hosts together; 0: two and 64.
+	Connections, AllConnections int
+	// TLS has the authorities that are trusted and the oldest version; nil: those
+	// of the system.
+	TLS *tls.Config
+	// Dial, if set, makes connections instead, and has the Rules to itself.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client asks other machines. Any goroutine may use it.
 type Client struct {
 	http      *http.Client
+	transport *http.Transport
 	userAgent string
 	permit    func(*url.URL) error
+	tls       *tls.Config
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 const (
@@ -46,21 +56,33 @@ const (
 
 // New makes a client. No proxy of the environment is used: behind one, address rules would mean nothing.
 func New(o Options) *Client {
-	dialer := &net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second, Control: o.Rules.control}
 	if o.Connections == 0 {
 		o.Connections = 2
 	}
-	transport := &http.Transport{
-		DialContext:            dialer.DialContext,
+	if o.AllConnections == 0 {
+		o.AllConnections = 64
+	}
+	c := &Client{userAgent: o.UserAgent, permit: o.Permit, dial: o.Dial, tls: o.TLS.Clone()}
+	if c.dial == nil {
+		dialer := &net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second, Control: o.Rules.control}
+		c.dial = dialer.DialContext
+	}
+	if c.tls == nil {
+		c.tls = &tls.Config{}
+	}
+	c.tls.NextProtos = []string{"h2", "http/1.1"}
+	c.transport = &http.Transport{
+		DialContext:            c.dial,
+		DialTLSContext:         c.dialTLS,
 		ForceAttemptHTTP2:      true,
-		TLSHandshakeTimeout:    tlsTime,
 		IdleConnTimeout:        time.Minute,
 		MaxIdleConnsPerHost:    o.Connections,
-		MaxIdleConns:           64,
+		MaxIdleConns:           o.AllConnections,
 		MaxResponseHeaderBytes: headerSize,
+		// A peer that went away without a word is noticed.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}
-	c := &Client{userAgent: o.UserAgent, permit: o.Permit}
-	c.http = &http.Client{Transport: transport, Timeout: o.Timeout, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+	c.http = &http.Client{Transport: c.transport, Timeout: o.Timeout, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > o.Redirects {
 			return fmt.Errorf("more than %d redirects", o.Redirects)
 		}

@@ -28,6 +28,7 @@ import (
 	"hearth/matrix/pushrules"
 	"hearth/media"
 	"hearth/push"
+	"hearth/remote"
 	"hearth/room"
 	"hearth/store"
 	"hearth/stream"
@@ -41,6 +42,7 @@ type Server struct {
 	Hub       *stream.Hub
 	Limits    *httpx.Limiter
 	Accounts  *account.Accounts
+	Remote    *remote.Client
 	Rooms     *room.Engine
 	Directory *directory.Directory
 	Push      *push.Service
@@ -63,6 +65,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err != nil {
 		return nil, err
 	}
+	others, err := remoteOptions(cfg, key, version)
+	if err != nil {
+		return nil, err
+	}
 	registry, err := appservice.Load(cfg.AppServiceFiles, cfg.ServerName)
 	if err != nil {
 		return nil, err
@@ -77,11 +83,13 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		}
 	}()
 	s.Accounts = account.New(s.Store, accountOptions(cfg))
+	s.Remote = remote.New(s.Store, others)
 	s.Rooms = room.New(s.Store, room.Options{
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
 		DefaultVersion: cfg.DefaultRoomVersion,
 		EncryptPresets: encryptPresets(cfg),
 		NoSearch:       !cfg.EnableSearch,
+		Network:        s.Remote,
 		Profile:        s.profile,
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
@@ -96,7 +104,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	}
 	s.Services = appservice.New(s.Store, s.Rooms, registry)
 	s.connect()
-	s.mount(key)
+	s.mount()
 	return s, s.startServices(ctx)
 }
 
@@ -146,7 +154,7 @@ func (s *Server) connect() {
 }
 
 // mount makes the router of all APIs.
-func (s *Server) mount(key config.SigningKey) {
+func (s *Server) mount() {
 	s.Router = &httpx.Router{Limits: s.Limits, Log: s.Log}
 	clients := &client.API{
 		Options:   clientOptions(s.Config),
@@ -165,9 +173,10 @@ func (s *Server) mount(key config.SigningKey) {
 		RoomUpgraded: s.Push.CopyRoom,
 	}
 	s.Router.Authenticate = clients.Authenticate
+	s.Router.AuthenticateServer = s.authenticateServer
 	tools := &admin.API{Accounts: s.Accounts}
 	servers := &federation.API{
-		ServerName: s.Config.ServerName, Version: s.version, KeyID: key.ID, Key: key.Private,
+		ServerName: s.Config.ServerName, Version: s.version, Keys: s.Remote.Keys,
 
 		Rooms:     s.Rooms,
 		Directory: s.Directory,
@@ -197,6 +206,7 @@ func (s *Server) Follow(loops *Runner) {
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
 	loops.Start("presence", s.Presence.Run)
 	loops.Start("typing", s.Typing.Run)
+	loops.Start("connections to other servers", s.Remote.Run)
 }
 
 // startServices makes the users of application services themselves.

@@ -23,6 +23,7 @@ type Tx struct {
 	RoomServers  RoomServers  // servers in rooms
 	Outgoing     Outgoing     // what other servers are to be told
 	Destinations Destinations // which of them have yet to be told what
+	ServerKeys   ServerKeys   // signing keys of other servers
 	Members      Members      // current memberships
 	Relations    Relations    // m.relates_to
 	Transactions Transactions // client transaction ids
@@ -60,6 +61,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.RoomServers.tx = tx
 	tx.Outgoing.tx = tx
 	tx.Destinations.tx = tx
+	tx.ServerKeys.tx = tx
 	tx.Members.tx = tx
 	tx.Relations.tx = tx
 	tx.Transactions.tx = tx

@@ -9,23 +9,16 @@ package federation
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
-	"fmt"
 	"net"
 	"net/url"
-	"time"
-
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/account"
 	"hearth/api/httpx"
 	"hearth/directory"
-	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/media"
+	"hearth/remote"
 	"hearth/room"
 )
 
@@ -33,8 +26,7 @@ import (
 type API struct {
 	ServerName id.Server
 	Version    string
-	KeyID      id.Key
-	Key        ed25519.PrivateKey
+	Keys       *remote.Keys
 	// Delegate is the base URL whose host other servers shall use; empty if
 	// this server does not say so itself.
 	Delegate string
@@ -72,47 +64,3 @@ type serverVersion struct {
 func (a *API) getVersion(context.Context, httpx.Caller, none) (map[string]serverVersion, error) {
 	return map[string]serverVersion{"server": {"Hearth", a.Version}}, nil
 }
-
-type verifyKey struct {
-	Key string `json:"key"`
-}
-
-type serverKeys struct {
-	ServerName    id.Server                       `json:"server_name"`
-	VerifyKeys    map[id.Key]verifyKey            `json:"verify_keys"`
-	OldVerifyKeys map[id.Key]verifyKey            `json:"old_verify_keys"`
-	ValidUntil    int64                           `json:"valid_until_ts"`
-	Signatures    map[id.Server]map[id.Key]string `json:"signatures,omitempty"`
-}
-
-// keysValidFor is how long others may use our keys without asking again; the
-// specification has them take a week at most.
-const keysValidFor = 24 * time.Hour
-
-// spec: server-server-api#publishing-keys
-func (a *API) getServerKey(context.Context, httpx.Caller, none) (jsontext.Value, error) {
-	keys := serverKeys{
-		ServerName:    a.ServerName,
-		VerifyKeys:    map[id.Key]verifyKey{a.KeyID: {unpadded(a.Key.Public().(ed25519.PublicKey))}},
-		OldVerifyKeys: map[id.Key]verifyKey{},
-		ValidUntil:    time.Now().Add(keysValidFor).UnixMilli(),
-	}
-	// spec: appendices#signing-json
-	signed, err := canonicalJSON(keys)
-	if err != nil {
-		return nil, err
-	}
-	keys.Signatures = map[id.Server]map[id.Key]string{a.ServerName: {a.KeyID: unpadded(ed25519.Sign(a.Key, signed))}}
-	return canonicalJSON(keys)
-}
-
-func canonicalJSON(v any) (jsontext.Value, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("write keys: %w", err)
-	}
-	return canonical.Append(nil, b, canonical.Options{})
-}
-
-// spec: appendices#unpadded-base64
-func unpadded(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }

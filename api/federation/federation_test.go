@@ -1,14 +1,10 @@
 package federation
 
 import (
-	"crypto/ed25519"
-	"encoding/base64"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/api/httpx"
 )
@@ -23,42 +19,6 @@ func get(t *testing.T, a *API, path string, into any) int {
 		t.Fatalf("%s: %v in %s", path, err, w.Body)
 	}
 	return w.Code
-}
-
-// spec: server-server-api#publishing-keys
-func TestServerKeysAreSignedByThemselves(t *testing.T) {
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &API{ServerName: "example.org", KeyID: "ed25519:a_1", Key: private}
-	var doc map[string]jsontext.Value
-	if code := get(t, a, "/_matrix/key/v2/server", &doc); code != 200 {
-		t.Fatal(code)
-	}
-	var signatures map[string]map[string]string
-	var keys map[string]map[string]string
-	var until int64
-	for key, into := range map[string]any{"signatures": &signatures, "verify_keys": &keys, "valid_until_ts": &until} {
-		if err := json.Unmarshal(doc[key], into); err != nil {
-			t.Fatal(key, err)
-		}
-	}
-	if keys["ed25519:a_1"]["key"] != base64.RawStdEncoding.EncodeToString(public) {
-		t.Errorf("keys %v", keys)
-	}
-	if until <= time.Now().UnixMilli() {
-		t.Errorf("valid until %d", until)
-	}
-	delete(doc, "signatures")
-	signed, err := canonicalJSON(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sig, err := base64.RawStdEncoding.DecodeString(signatures["example.org"]["ed25519:a_1"])
-	if err != nil || !ed25519.Verify(public, signed, sig) {
-		t.Errorf("the signature is wrong: %v", err)
-	}
 }
 
 func TestDelegation(t *testing.T) {

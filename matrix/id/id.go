@@ -84,6 +84,16 @@ func (e Event) Server() Server { return serverOf(string(e)) }
 func (k Key) Algorithm() string  { a, _, _ := strings.Cut(string(k), ":"); return a }
 func (k Key) Identifier() string { _, i, _ := strings.Cut(string(k), ":"); return i }
 
+// Split cuts a valid server name into its host, without the brackets of an IPv6
+// address, and its port, which may be empty.
+func (s Server) Split() (host, port string) {
+	if h, rest, ok := strings.Cut(string(s), "]"); ok {
+		return strings.TrimPrefix(h, "["), strings.TrimPrefix(rest, ":")
+	}
+	host, port, _ = strings.Cut(string(s), ":")
+	return host, port
+}
+
 // MakeUser joins a localpart and a server name.
 func MakeUser(localpart string, server Server) User {
 	return User("@" + localpart + ":" + string(server))

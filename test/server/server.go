@@ -18,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"hearth/config"
+	"hearth/matrix/id"
 	"hearth/server"
 	"hearth/test/spec"
 )
@@ -43,6 +44,7 @@ func Start(t testing.TB, change ...func(*config.Config)) *Server {
 	cfg.EnableRegistration, cfg.RegistrationUnverified = true, true
 	cfg.RegistrationSharedSecret = "secret"
 	cfg.Hearth.Argon2 = config.Argon2{Memory: 64 << 10, Time: 1, Threads: 1}
+	cfg.FederationDomainWhitelist = []id.Server{} // tests touch no network
 	cfg.WithoutRateLimits()
 	for _, c := range change {
 		c(cfg)

@@ -86,12 +86,15 @@ default_room_version: "11"
 enable_authenticated_media: false
 url_preview_enabled: true
 url_preview_ip_range_blacklist: []
+ip_range_blacklist: []
+federation_custom_ca_list: [%s/ca.crt]
+trusted_key_servers: []
 hearth:
   data_dir: %s
   log_level: %s
   legacy_mentions: true
   argon2: {memory: 64K, time: 1, threads: 1}
-`, name, name, data, data, data, logLevel())
+`, name, name, data, data, authority, data, logLevel())
 	for _, o := range config.Options() {
 		if o.Kind == "rate" && !strings.Contains(o.Key, ".") {
 			fmt.Fprintf(&b, "%s: {per_second: 0, burst_count: 0}\n", o.Key)

@@ -1,0 +1,88 @@
+package remote
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"hearth/matrix/id"
+)
+
+// downList is which servers could not be reached, so that requests to them fail
+// at once for a while. It is in memory only: after a restart all are tried.
+type downList struct {
+	mu      sync.Mutex
+	servers map[id.Server]downState
+}
+
+type downState struct {
+	failures int
+	until    time.Time
+}
+
+// ErrDown is in the error of a request that was not sent, because the server
+// could not be reached lately.
+var ErrDown = errors.New("the server could not be reached lately")
+
+const (
+	firstWait = time.Second
+	maxWait   = time.Hour
+	// maxDown bounds the list, which strangers can make grow by naming servers
+	// that do not exist.
+	maxDown = 20_000
+)
+
+// Down says until when requests to a server fail at once, and whether they do so now.
+func (c *Client) Down(server id.Server) (until time.Time, down bool) {
+	c.down.mu.Lock()
+	defer c.down.mu.Unlock()
+	s := c.down.servers[server]
+	return s.until, c.now().Before(s.until)
+}
+
+// Up notes that a server shows life: it answered, or sent a request that was its own.
+func (c *Client) Up(server id.Server) {
+	c.down.mu.Lock()
+	_, was := c.down.servers[server]
+	delete(c.down.servers, server)
+	c.down.mu.Unlock()
+	if was && c.CameUp != nil {
+		c.CameUp(server)
+	}
+}
+
+// failed notes that a server could not be reached. Requests that were under way
+// together count once.
+func (c *Client) failed(server id.Server) {
+	now := c.now()
+	c.down.mu.Lock()
+	defer c.down.mu.Unlock()
+	s := c.down.servers[server]
+	if now.Before(s.until) {
+		return
+	}
+	if c.down.servers == nil {
+		c.down.servers = map[id.Server]downState{}
+	}
+	if len(c.down.servers) >= maxDown {
+		c.down.trim(now)
+	}
+	s.failures++
+	s.until = now.Add(min(firstWait<<min(s.failures-1, 20), maxWait))
+	c.down.servers[server] = s
+}
+
+// trim forgets those whose time is over, and if that is not enough, anyone.
+func (d *downList) trim(now time.Time) {
+	for server, s := range d.servers {
+		if now.After(s.until) {
+			delete(d.servers, server)
+		}
+	}
+	for server := range d.servers {
+		if len(d.servers) < maxDown {
+			return
+		}
+		delete(d.servers, server)
+	}
+}

@@ -1,0 +1,120 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/id"
+	"hearth/room"
+)
+
+// pduList is the answer of endpoints that hand over events in a transaction.
+type pduList struct {
+	PDUs []jsontext.Value `json:"pdus"`
+}
+
+// GetMissingEvents asks for the events between some and others.
+// spec: server-server-api#post_matrixfederationv1get_missing_eventsroomid
+func (c *Client) GetMissingEvents(ctx context.Context, from id.Server, r id.Room, q room.MissingEvents) ([]jsontext.Value, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Events []jsontext.Value `json:"events"`
+	}
+	err = c.ask(ctx, from, request{method: http.MethodPost, path: fedPath("v1/get_missing_events", string(r)), body: body, limit: maxEvents, within: slowTime}, &answer)
+	return answer.Events, err
+}
+
+// Backfill asks for events and what came before them.
+// spec: server-server-api#get_matrixfederationv1backfillroomid
+func (c *Client) Backfill(ctx context.Context, from id.Server, r id.Room, before []id.Event, limit int) ([]jsontext.Value, error) {
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	for _, e := range before {
+		q.Add("v", string(e))
+	}
+	var answer pduList
+	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/backfill", string(r)), query: q, limit: maxEvents, within: slowTime}, &answer)
+	return answer.PDUs, err
+}
+
+// GetEvent asks for one event.
+// spec: server-server-api#get_matrixfederationv1eventeventid
+func (c *Client) GetEvent(ctx context.Context, from id.Server, e id.Event) (jsontext.Value, error) {
+	var answer pduList
+	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/event", string(e))}, &answer)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.PDUs) != 1 {
+		return nil, badAnswer(from, fmt.Errorf("%d events instead of one", len(answer.PDUs)))
+	}
+	return answer.PDUs[0], nil
+}
+
+// GetEventAuth asks for the auth chain of an event.
+// spec: server-server-api#get_matrixfederationv1event_authroomideventid
+func (c *Client) GetEventAuth(ctx context.Context, from id.Server, r id.Room, e id.Event) ([]jsontext.Value, error) {
+	var answer struct {
+		AuthChain []jsontext.Value `json:"auth_chain"`
+	}
+	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/event_auth", string(r), string(e)), limit: maxEvents, within: slowTime}, &answer)
+	return answer.AuthChain, err
+}
+
+// GetRoomStateIDs asks for the state before an event, by ids.
+// spec: server-server-api#get_matrixfederationv1state_idsroomid
+func (c *Client) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, at id.Event) (state, authChain []id.Event, err error) {
+	var answer struct {
+		State     []id.Event `json:"pdu_ids"`
+		AuthChain []id.Event `json:"auth_chain_ids"`
+	}
+	err = c.ask(ctx, from, request{
+		method: http.MethodGet, path: fedPath("v1/state_ids", string(r)), query: url.Values{"event_id": {string(at)}}, limit: maxEvents, within: slowTime,
+	}, &answer)
+	return answer.State, answer.AuthChain, err
+}
+
+// GetRoomState asks for the state before an event.
+// spec: server-server-api#get_matrixfederationv1stateroomid
+func (c *Client) GetRoomState(ctx context.Context, from id.Server, r id.Room, at id.Event, each func(room.StatePart, jsontext.Value) error) error {
+	resp, err := c.send(ctx, from, &request{
+		method: http.MethodGet, path: fedPath("v1/state", string(r)), query: url.Values{"event_id": {string(at)}},
+		limit: maxState, within: slowTime, stream: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer closeBody(resp)
+	s := newStateReader(resp.Body)
+	return s.failure(from, s.read(map[string]func() error{
+		"pdus":       func() error { return s.events(room.InState, each) },
+		"auth_chain": func() error { return s.events(room.InAuthChain, each) },
+	}))
+}
+
+// TimestampToEvent asks for the event nearest to a time.
+// spec: server-server-api#get_matrixfederationv1timestamp_to_eventroomid
+func (c *Client) TimestampToEvent(ctx context.Context, from id.Server, r id.Room, ts int64, backwards bool) (id.Event, int64, error) {
+	q := url.Values{"ts": {strconv.FormatInt(ts, 10)}, "dir": {"f"}}
+	if backwards {
+		q.Set("dir", "b")
+	}
+	var answer struct {
+		Event id.Event `json:"event_id"`
+		TS    int64    `json:"origin_server_ts"`
+	}
+	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/timestamp_to_event", string(r)), query: q}, &answer)
+	if err == nil && answer.Event == "" {
+		err = badAnswer(from, errors.New("there is no event_id"))
+	}
+	return answer.Event, answer.TS, err
+}

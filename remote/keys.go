@@ -1,0 +1,202 @@
+package remote
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// Keys is the key ring: the keys of this server, and those of others, which are
+// fetched when they are needed and kept.
+// spec: server-server-api#retrieving-server-keys
+type Keys struct {
+	client  *Client
+	store   *store.Store
+	own     keySet
+	sets    *otter.Cache[id.Server, keySet]
+	limits  *otter.Cache[id.Server, *rate.Limiter]
+	fetches *semaphore.Weighted
+}
+
+// keySet is what is known of a server's keys. It is never changed.
+type keySet map[id.Key]verifyKey
+
+const (
+	keyTime = 15 * time.Second
+	// Whoever sends what is signed badly makes us fetch the keys of whom it
+	// names: so often that a server which has new keys is understood at once, and
+	// no more often.
+	fetchEvery = 10 * time.Second
+	fetchBurst = 6
+	maxFetches = 64 // at a time
+)
+
+func newKeys(c *Client, s *store.Store) *Keys {
+	k := &Keys{
+		client: c, store: s,
+		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
+		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumSize: cachedServers}),
+		limits:  otter.Must(&otter.Options[id.Server, *rate.Limiter]{MaximumSize: cachedServers}),
+		fetches: semaphore.NewWeighted(maxFetches),
+	}
+	for _, old := range c.options.OldKeys {
+		k.own[old.ID] = verifyKey{public: old.Public, expired: old.Expired}
+	}
+	return k
+}
+
+func publicOf(key ed25519.PrivateKey) ed25519.PublicKey {
+	if len(key) != ed25519.PrivateKeySize {
+		return nil
+	}
+	return key.Public().(ed25519.PublicKey)
+}
+
+// known is what is known of servers' keys without asking anybody.
+func (k *Keys) known(ctx context.Context, servers []id.Server) (map[id.Server]keySet, error) {
+	sets := make(map[id.Server]keySet, len(servers))
+	var stored []id.Server
+	for _, s := range servers {
+		if s == k.client.options.Server {
+			sets[s] = k.own
+		} else if set, ok := k.sets.GetIfPresent(s); ok {
+			sets[s] = set
+		} else {
+			stored = append(stored, s)
+		}
+	}
+	if len(stored) == 0 {
+		return sets, nil
+	}
+	err := k.store.View(ctx, func(tx *store.Tx) error {
+		for _, s := range stored {
+			set, err := readKeys(tx, s)
+			if err != nil {
+				return err
+			}
+			sets[s] = set
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read keys: %w", err)
+	}
+	for _, s := range stored {
+		k.sets.SetIfAbsent(s, sets[s])
+	}
+	return sets, nil
+}
+
+func readKeys(tx *store.Tx, server id.Server) (keySet, error) {
+	rows, err := tx.ServerKeys.List(server)
+	set := make(keySet, len(rows))
+	for _, r := range rows {
+		set[r.ID] = verifyKey{r.Public, r.ValidUntil, r.Expired}
+	}
+	return set, err
+}
+
+var errFetchedLately = errors.New("the keys have been fetched too often lately")
+
+// refresh fetches the keys of a server, from itself or from a notary. insist:
+// even if it seems down.
+func (k *Keys) refresh(ctx context.Context, server id.Server, insist bool) error {
+	if !k.client.permits(server) {
+		return fmt.Errorf("this server does not federate with %s", server)
+	}
+	_, err := shared(ctx, k.client, "keys "+string(server), func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, k.fetchLimited(ctx, server, insist)
+	})
+	return err
+}
+
+func (k *Keys) fetchLimited(ctx context.Context, server id.Server, insist bool) error {
+	limiter, _ := k.limits.ComputeIfAbsent(server, func() (*rate.Limiter, bool) {
+		return rate.NewLimiter(rate.Every(fetchEvery), fetchBurst), false
+	})
+	if !limiter.Allow() {
+		return errFetchedLately
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*keyTime)
+	defer cancel()
+	if err := k.fetches.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer k.fetches.Release(1)
+	err := k.fetch(ctx, server, insist)
+	// Notaries are not asked about each other: that could go round in circles.
+	isNotary := slices.ContainsFunc(k.client.options.KeyServers, func(n KeyServer) bool { return n.Name == server })
+	if err != nil && !isNotary && len(k.client.options.KeyServers) > 0 && k.askNotaries(ctx, []id.Server{server}) == nil {
+		return nil
+	}
+	return err
+}
+
+// fetch asks a server for its own keys.
+// spec: server-server-api#get_matrixkeyv2server
+func (k *Keys) fetch(ctx context.Context, server id.Server, insist bool) error {
+	resp, err := k.client.send(ctx, server, &request{
+		method: http.MethodGet, path: "/_matrix/key/v2/server", limit: maxKeyDocument, within: keyTime, open: true, insist: insist,
+	})
+	if err != nil {
+		return err
+	}
+	defer closeBody(resp)
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return &Error{Server: server, Err: err}
+	}
+	doc, err := parseKeyDocument(body, k.client.now())
+	if err != nil {
+		return badAnswer(server, err)
+	}
+	if doc.server != server {
+		return badAnswer(server, fmt.Errorf("it published keys of %s", doc.server))
+	}
+	return k.keep(ctx, doc, true)
+}
+
+// keep saves what a document tells. Keys that the server no longer publishes
+// stay, for events that were signed with them. direct: the server itself sent
+// it; a notary may know something older, and replaces no key by another.
+func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
+	var set keySet
+	err := k.store.Update(ctx, func(tx *store.Tx) error {
+		known, err := readKeys(tx, doc.server)
+		if err != nil {
+			return err
+		}
+		set = maps.Clone(known)
+		for keyID, key := range doc.keys {
+			old, ok := known[keyID]
+			if ok && !direct && !(key.public.Equal(old.public) && key.validUntil >= old.validUntil) {
+				continue
+			}
+			set[keyID] = key
+			err := tx.ServerKeys.Set(doc.server, store.ServerKey{ID: keyID, Public: key.public, ValidUntil: key.validUntil, Expired: key.expired})
+			if err != nil {
+				return err
+			}
+		}
+		return tx.ServerKeys.SetDocument(doc.server, doc.validUntil, doc.json)
+	})
+	if err != nil {
+		return fmt.Errorf("save keys of %s: %w", doc.server, err)
+	}
+	k.sets.Set(doc.server, set)
+	return nil
+}

@@ -1,0 +1,243 @@
+package remote
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/errgroup"
+
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/matrix/signing"
+	"hearth/store"
+)
+
+// KeyQuery is what is asked of a notary: key ids of servers, each with the time
+// until which it should at least be valid. No key ids: all keys; so does the
+// empty id, which has a time too.
+// spec: server-server-api#post_matrixkeyv2query
+type KeyQuery map[id.Server]map[id.Key]KeyCriteria
+
+// KeyCriteria belongs to one key.
+type KeyCriteria struct {
+	MinimumValidUntil int64 `json:"minimum_valid_until_ts,omitzero"` // 0: now
+}
+
+type keyAnswer struct {
+	Documents []jsontext.Value `json:"server_keys"`
+}
+
+const (
+	// keysValidFor is how long others may use our keys without asking again.
+	keysValidFor = 24 * time.Hour
+	// A notary asks at most maxQueried servers for one request, queryWorkers at a time.
+	maxQueried   = 100
+	queryWorkers = 16
+	batchSize    = 100
+)
+
+// ServerKeys is the document of this server's keys.
+// spec: server-server-api#publishing-keys
+func (k *Keys) ServerKeys() (jsontext.Value, error) {
+	o := &k.client.options
+	doc := publishedKeys{
+		Server:        o.Server,
+		VerifyKeys:    map[id.Key]publishedKey{o.KeyID: {Key: signing.EncodeBase64(publicOf(o.Key))}},
+		OldVerifyKeys: map[id.Key]publishedKey{},
+		ValidUntil:    k.client.now().Add(keysValidFor).UnixMilli(),
+	}
+	for _, old := range o.OldKeys {
+		doc.OldVerifyKeys[old.ID] = publishedKey{signing.EncodeBase64(old.Public), old.Expired}
+	}
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("write keys: %w", err)
+	}
+	return signing.Sign(b, o.Server, o.KeyID, o.Key)
+}
+
+// QueryKeys answers as a notary: with the documents of servers' keys, signed by
+// this server too. Of a server that does not answer it is what is known, if
+// anything is.
+// spec: server-server-api#querying-keys-through-another-server
+func (k *Keys) QueryKeys(ctx context.Context, query KeyQuery) ([]jsontext.Value, error) {
+	if len(query) > maxQueried {
+		return nil, errcode.TooLarge("at most %d servers can be asked for at a time", maxQueried)
+	}
+	servers := slices.Sorted(maps.Keys(query))
+	documents := make([]jsontext.Value, len(servers))
+	var group errgroup.Group
+	group.SetLimit(queryWorkers)
+	for i, server := range servers {
+		group.Go(func() (err error) {
+			documents[i], err = k.attested(ctx, server, query[server])
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(documents, func(d jsontext.Value) bool { return d == nil }), nil
+}
+
+// attested is the document of a server with our signature; nil: there is none.
+func (k *Keys) attested(ctx context.Context, server id.Server, want map[id.Key]KeyCriteria) (jsontext.Value, error) {
+	if server == k.client.options.Server {
+		return k.ServerKeys()
+	}
+	doc, err := k.document(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	if !k.satisfies(doc, want) {
+		// If it does not answer, what is known is better than nothing.
+		if err := k.refresh(ctx, server, false); err == nil {
+			if doc, err = k.document(ctx, server); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if doc == nil {
+		return nil, nil
+	}
+	return signing.Sign(doc, k.client.options.Server, k.client.options.KeyID, k.client.options.Key)
+}
+
+func (k *Keys) document(ctx context.Context, server id.Server) (doc []byte, err error) {
+	err = k.store.View(ctx, func(tx *store.Tx) (err error) {
+		doc, _, err = tx.ServerKeys.FindDocument(server)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read keys of %s: %w", server, err)
+	}
+	return doc, nil
+}
+
+// satisfies says whether a document is new enough for what is asked.
+func (k *Keys) satisfies(doc []byte, want map[id.Key]KeyCriteria) bool {
+	var p publishedKeys
+	if doc == nil || json.Unmarshal(doc, &p) != nil {
+		return false
+	}
+	now := k.client.now().UnixMilli()
+	if len(want) == 0 {
+		return p.ValidUntil >= now
+	}
+	for keyID, c := range want {
+		if _, old := p.OldVerifyKeys[keyID]; old {
+			continue
+		}
+		least := c.MinimumValidUntil
+		if least == 0 {
+			least = now
+		}
+		if _, ok := p.VerifyKeys[keyID]; !ok && keyID != "" || p.ValidUntil < least {
+			return false
+		}
+	}
+	return true
+}
+
+// askNotaries asks the key servers for keys of servers, until one has answered.
+// It succeeds if any key came.
+func (k *Keys) askNotaries(ctx context.Context, servers []id.Server) error {
+	var errs []error
+	for _, notary := range k.client.options.KeyServers {
+		err := k.askNotary(ctx, notary, servers)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (k *Keys) askNotary(ctx context.Context, notary KeyServer, servers []id.Server) error {
+	kept := 0
+	for batch := range slices.Chunk(servers, batchSize) {
+		query := KeyQuery{}
+		for _, s := range batch {
+			if s != notary.Name {
+				query[s] = map[id.Key]KeyCriteria{}
+			}
+		}
+		if len(query) == 0 {
+			continue
+		}
+		body, err := json.Marshal(map[string]KeyQuery{"server_keys": query})
+		if err != nil {
+			return err
+		}
+		var answer keyAnswer
+		err = k.client.ask(ctx, notary.Name, request{
+			method: http.MethodPost, path: "/_matrix/key/v2/query", body: body, limit: maxEvents, within: 2 * keyTime, open: true,
+		}, &answer)
+		if err != nil {
+			return err
+		}
+		kept += k.keepAttested(ctx, notary, query, answer.Documents)
+	}
+	if kept == 0 {
+		return fmt.Errorf("%s knows none of the keys", notary.Name)
+	}
+	return nil
+}
+
+// keepAttested keeps those documents of an answer that were asked for and are
+// signed by the notary.
+func (k *Keys) keepAttested(ctx context.Context, notary KeyServer, asked KeyQuery, documents []jsontext.Value) (kept int) {
+	for _, raw := range documents {
+		doc, err := parseKeyDocument(raw, k.client.now())
+		if err != nil || asked[doc.server] == nil {
+			continue
+		}
+		if k.checkNotary(ctx, notary, doc.json) == nil && k.keep(ctx, doc, false) == nil {
+			kept++
+		}
+	}
+	return kept
+}
+
+// checkNotary checks the signature of a notary on a document.
+func (k *Keys) checkNotary(ctx context.Context, notary KeyServer, doc []byte) error {
+	if len(notary.Keys) == 0 {
+		return k.client.VerifyJSON(ctx, notary.Name, doc, k.client.now().UnixMilli())
+	}
+	msg, err := signing.Bytes(doc)
+	if err != nil {
+		return err
+	}
+	signatures := canonical.Get(doc, "signatures")
+	for keyID, public := range notary.Keys {
+		if signing.Check(signatures, notary.Name, keyID, public, msg) == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("signature of %s: %w", notary.Name, signing.ErrMissing)
+}
+
+// unchanged lists the servers of whose keys nothing more is known than before.
+func (k *Keys) unchanged(ctx context.Context, servers []id.Server, before map[id.Server]keySet) (same []id.Server) {
+	after, err := k.known(ctx, servers)
+	if err != nil {
+		return servers
+	}
+	for _, s := range servers {
+		if maps.EqualFunc(before[s], after[s], func(a, b verifyKey) bool {
+			return a.validUntil == b.validUntil && a.expired == b.expired && ed25519.PublicKey.Equal(a.public, b.public)
+		}) {
+			same = append(same, s)
+		}
+	}
+	return same
+}

@@ -1,0 +1,148 @@
+package remote
+
+import (
+	"errors"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/outgoing"
+	"hearth/room"
+)
+
+const (
+	// maxState bounds the answers that carry a room's whole state.
+	maxState = 1 << 30
+	// maxWireEvent bounds one event in them: the largest event with every letter
+	// escaped, and some unsigned data.
+	maxWireEvent = 8 * event.MaxSize
+	// maxServersInRoom bounds a list of servers.
+	maxServersInRoom = 200_000
+)
+
+// stateReader reads an answer with a room's state one event at a time, in
+// memory for little more than the largest of them.
+type stateReader struct {
+	dec  *jsontext.Decoder
+	mine error // of the function that is given the events
+}
+
+func newStateReader(body io.Reader) *stateReader {
+	s := &stateReader{}
+	s.dec = jsontext.NewDecoder(&valueLimit{body: body, reader: s})
+	return s
+}
+
+// valueLimit ends reading when the decoder keeps too much: a value that does not end.
+type valueLimit struct {
+	body   io.Reader
+	reader *stateReader
+	read   int64
+}
+
+func (l *valueLimit) Read(p []byte) (int, error) {
+	if l.reader.dec != nil && l.read-l.reader.dec.InputOffset() > maxWireEvent {
+		return 0, outgoing.ErrTooLarge
+	}
+	n, err := l.body.Read(p)
+	l.read += int64(n)
+	return n, err
+}
+
+var errShape = errors.New("the answer is not of the expected shape")
+
+// read reads an object; the functions read the values of the keys that matter.
+func (s *stateReader) read(members map[string]func() error) error {
+	if err := s.expect('{'); err != nil {
+		return err
+	}
+	for s.dec.PeekKind() == '"' {
+		name, err := s.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		if read := members[name.String()]; read != nil {
+			err = read()
+		} else {
+			err = s.dec.SkipValue()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.expect('}')
+}
+
+// expect reads one token, which must be of a kind.
+func (s *stateReader) expect(kind jsontext.Kind) error {
+	t, err := s.dec.ReadToken()
+	if err == nil && t.Kind() != kind {
+		err = errShape
+	}
+	return err
+}
+
+// array reads an array, each value of which is handed over. The value must not
+// be kept without copying.
+func (s *stateReader) array(each func(jsontext.Value) error) error {
+	if s.dec.PeekKind() == 'n' { // null, as servers write an empty list by mistake
+		return s.dec.SkipValue()
+	}
+	if err := s.expect('['); err != nil {
+		return err
+	}
+	for k := s.dec.PeekKind(); k != ']' && k != 0; k = s.dec.PeekKind() {
+		v, err := s.dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
+	return s.expect(']')
+}
+
+func (s *stateReader) events(part room.StatePart, each func(room.StatePart, jsontext.Value) error) error {
+	return s.array(func(v jsontext.Value) error {
+		s.mine = each(part, v)
+		return s.mine
+	})
+}
+
+// value reads one value as a copy.
+func (s *stateReader) value(into *jsontext.Value) error {
+	v, err := s.dec.ReadValue()
+	*into = v.Clone()
+	return err
+}
+
+// end checks that nothing follows.
+func (s *stateReader) end() error {
+	_, err := s.dec.ReadToken()
+	if err == nil {
+		return errShape
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// failure tells whose fault an error is: what the function that got the events
+// returned stays as it is.
+func (s *stateReader) failure(server id.Server, err error) error {
+	if err == nil {
+		err = s.end()
+	}
+	if err == nil || s.mine != nil {
+		return s.mine
+	}
+	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
+	if ok && !errors.Is(syntax, io.ErrUnexpectedEOF) || errors.Is(err, errShape) || errors.Is(err, outgoing.ErrTooLarge) {
+		return badAnswer(server, err)
+	}
+	return &Error{Server: server, Err: err}
+}
