@@ -11,7 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -89,7 +89,7 @@ func (w *world) serve(place, certified string, h http.HandlerFunc) *httptest.Ser
 	s := httptest.NewUnstartedServer(h)
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{w.certificate(certified)}}
 	s.EnableHTTP2 = true
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.StartTLS()
 	w.t.Cleanup(s.Close)
 	w.mu.Lock()
