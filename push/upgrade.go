@@ -161,7 +161,7 @@ func (s *Service) joinsOfUpgraded(tx *store.Tx, places []store.Place) (joins []u
 		if p.Type != event.TypeMember || p.StateKey == nil || p.Membership() != "join" || id.User(*p.StateKey).Server() != s.rooms.Server() {
 			continue
 		}
-		old, err := s.predecessor(tx, ev.Room, ev.StateBefore)
+		old, err := s.predecessor(tx, ev.Room, ev.VersionBefore())
 		if err != nil {
 			return nil, err
 		}

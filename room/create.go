@@ -74,7 +74,7 @@ func (e *Engine) Create(ctx context.Context, c Creation) (id.Room, error) {
 	if !ok {
 		return "", errcode.UnsupportedRoomVersion("room version %q is not supported", c.Version)
 	}
-	head := &Head{Version: v, State: newStateMap(nil)}
+	head := &Head{Version: v, State: newStateMap(nil), servers: &servers{}}
 	head.Creator, head.Room.Version, head.Public = c.Creator, v.ID, c.Public
 	if !v.RoomIDIsCreateEventID {
 		head.ID = id.Room("!" + rand.Text()[:18] + ":" + string(e.options.Server))

@@ -16,10 +16,11 @@ import (
 // event's own, with its position.
 type effect func(tx *store.Tx, row store.Event) error
 
-// effects is the table of event types that do something. Each function reads
-// what it needs while the room is locked, and leaves an effect for the commit.
+// effects is the table of event types that do something when they join the
+// timeline. Each function reads what it needs while the room is locked, and leaves
+// an effect for the commit. What memberships do when the room's state changes is in
+// memberEffect.
 var effects = map[string]func(*writing, *store.Tx, *entry) error{
-	event.TypeMember:    (*writing).memberEffect,
 	event.TypeRedaction: (*writing).redactionEffect,
 }
 
@@ -29,43 +30,77 @@ func (w *writing) gatherEffects(tx *store.Tx, en *entry) error {
 			return err
 		}
 	}
+	for i := range en.changes {
+		if err := w.memberEffect(tx, en, &en.changes[i]); err != nil {
+			return err
+		}
+	}
 	return w.relationEffect(tx, en)
 }
 
 func (en *entry) then(e effect) { en.effects = append(en.effects, e) }
 
-// memberEffect keeps the table of memberships, and what somebody invited or
-// knocking may see of the room.
-func (w *writing) memberEffect(tx *store.Tx, en *entry) error {
-	pdu := en.event.PDU
-	if pdu.StateKey == nil {
-		return nil // a message that happens to have this type
+// memberEffect keeps the tables of memberships and of the servers in the room, and
+// what somebody invited or knocking may see of it.
+func (w *writing) memberEffect(tx *store.Tx, en *entry, c *change) error {
+	user, ok := store.IsMemberKey(c.key)
+	if !ok {
+		return nil
 	}
-	user := id.User(*pdu.StateKey)
-	nid, _ := store.IsMemberKey(en.event.Key)
-	m := &memberChange{user: nid, id: user, local: user.Server() == w.engine.options.Server, after: store.ParseMembership(pdu.Membership())}
-	old, err := w.stateEvent(tx, pdu.Tuple())
-	if err != nil {
+	m := &memberChange{user: user, before: membershipOf(c.before), after: membershipOf(c.after)}
+	var err error
+	if m.id, err = tx.IDs.UserID(user); err != nil {
 		return err
 	}
-	if old != nil {
-		m.before = store.ParseMembership(old.Membership())
+	m.local = m.id.Server() == w.engine.options.Server
+	if m.server, _, err = tx.IDs.FindServer(m.id.Server()); err != nil {
+		return err
 	}
-	en.member = m
-	en.then(func(tx *store.Tx, row store.Event) error {
-		return tx.Members.Set(store.Member{
-			Room: row.Room, User: m.user, Membership: m.after, Event: row.NID, Position: row.Position, Local: m.local,
-		})
-	})
+	c.member = m
+	en.then(func(tx *store.Tx, row store.Event) error { return m.apply(tx, row, c.event) })
 	if !m.local || m.after != store.Invite && m.after != store.Knock {
 		return nil
 	}
-	stripped, err := w.stripped(tx, pdu)
+	stripped, err := w.stripped(tx, c.after)
 	if err != nil {
 		return err
 	}
 	en.then(func(tx *store.Tx, row store.Event) error { return tx.Members.SetStripped(row.Room, m.user, stripped) })
 	return nil
+}
+
+// membershipOf is the membership that an entry of the state gives; where there is
+// no entry, nobody is a member.
+func membershipOf(p *event.PDU) store.Membership {
+	if p == nil {
+		return 0
+	}
+	return store.ParseMembership(p.Membership())
+}
+
+func (m *memberChange) apply(tx *store.Tx, row store.Event, member store.EventNID) error {
+	after := m.after
+	if after == 0 {
+		after = store.Leave // the state fell back to that before any membership
+	}
+	err := tx.Members.Set(store.Member{
+		Room: row.Room, User: m.user, Membership: after, Event: member, Position: row.Position, Local: m.local,
+	})
+	if err != nil || m.joins() == 0 {
+		return err
+	}
+	return tx.RoomServers.Add(row.Room, m.server, m.joins())
+}
+
+// joins is 1 if the user joins by the change, -1 if they leave.
+func (m *memberChange) joins() int64 {
+	switch {
+	case m.before != store.Join && m.after == store.Join:
+		return 1
+	case m.before == store.Join && m.after != store.Join:
+		return -1
+	}
+	return 0
 }
 
 // strippedTypes are what somebody outside may know of a room.
@@ -96,13 +131,26 @@ func (w *writing) stripped(tx *store.Tx, member *event.PDU) ([]byte, error) {
 	return append(event.AppendStripped(list, member), ']'), nil
 }
 
-// redactionEffect empties the event that a redaction names, if it may.
+// redactionEffect empties the event that a redaction names, if it may. A target
+// that is not known yet is awaited.
 // spec: rooms/v3#handling-redactions
 func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 	redaction := en.event.PDU
+	if redaction.Redacts == "" {
+		return nil
+	}
 	target, ok, err := w.engine.Event(tx, w.head.NID, redaction.Redacts)
-	if err != nil || !ok || !authrules.MayRedact(redaction, target.PDU, w.head.Levels) {
+	if err != nil {
 		return err
+	}
+	if !ok {
+		en.then(func(tx *store.Tx, row store.Event) error {
+			return tx.Events.AwaitTarget(row.Room, redaction.Redacts, row.NID)
+		})
+		return nil
+	}
+	if target.RedactedBy != 0 || !authrules.MayRedact(redaction, target.PDU, w.head.Levels) {
+		return nil
 	}
 	empty, err := target.PDU.Redacted()
 	if err != nil {
@@ -112,9 +160,9 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 		if err := tx.Events.Redact(target.NID, empty.JSON, row.NID); err != nil {
 			return err
 		}
-		redacted := &Event{target.Event, empty}
-		redacted.RedactedBy = row.NID
-		tx.AfterCommit(func() { w.engine.events.Set(target.NID, redacted) })
+		redacted := *target
+		redacted.PDU, redacted.RedactedBy = empty, row.NID
+		tx.AfterCommit(func() { w.engine.events.Set(target.NID, &redacted) })
 		if _, ok := searched[target.PDU.Type]; ok {
 			if err := tx.Search.Delete(target.NID); err != nil {
 				return err
@@ -122,6 +170,34 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 		}
 		return tx.Relations.Redact(target.NID)
 	})
+	return nil
+}
+
+// redactedBefore empties an event that comes after its redaction.
+func (w *writing) redactedBefore(tx *store.Tx, en *entry) error {
+	waiting, err := tx.Events.WaitingFor(w.head.NID, en.event.ID)
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	redactions, err := w.engine.Events(tx, waiting)
+	if err != nil {
+		return err
+	}
+	id := en.event.ID
+	en.then(func(tx *store.Tx, row store.Event) error { return tx.Events.TargetCame(row.Room, id) })
+	for _, r := range redactions {
+		if !authrules.MayRedact(r.PDU, en.event.PDU, w.head.Levels) {
+			continue
+		}
+		empty, err := en.event.PDU.Redacted()
+		if err != nil {
+			return err
+		}
+		en.event.PDU, en.event.RedactedBy = empty, r.NID
+		by := r.NID
+		en.then(func(tx *store.Tx, row store.Event) error { return tx.Events.Redact(row.NID, empty.JSON, by) })
+		return nil
+	}
 	return nil
 }
 

@@ -14,6 +14,8 @@ import (
 type Event struct {
 	store.Event
 	PDU *event.PDU
+
+	overlay *overlay // the state before it, where StateBefore names one
 }
 
 func (e *Event) weight() uint32 { return uint32(600 + 2*len(e.PDU.JSON)) }
@@ -85,7 +87,13 @@ func (e *Engine) parse(tx *store.Tx, row store.Event) (*Event, error) {
 	row.JSON = nil // the PDU has it
 	// What a commit has put there since this reader's snapshot is newer: a
 	// redacted event must not come back.
-	ev, _ := e.events.SetIfAbsent(row.NID, &Event{row, pdu})
+	ev := &Event{Event: row, PDU: pdu}
+	if row.StateBefore < 0 {
+		if ev.overlay, err = e.overlay(tx, -row.StateBefore); err != nil {
+			return nil, fmt.Errorf("state before %s: %w", row.ID, err)
+		}
+	}
+	ev, _ = e.events.SetIfAbsent(row.NID, ev)
 	return ev, nil
 }
 

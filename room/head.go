@@ -25,7 +25,18 @@ type Head struct {
 	Levels                                            *authrules.PowerLevels
 
 	extremities []*Event
+	servers     *servers
+	past        []pastState // some states before, newest last
 }
+
+// pastState is an older version of a room's state.
+type pastState struct {
+	version int64
+	state   *StateMap
+}
+
+// maxPast is how many older versions a head remembers: branches mostly begin near it.
+const maxPast = 16
 
 // readHead reads a room's head from the store; nil: no such room.
 func (e *Engine) readHead(tx *store.Tx, room id.Room) (*Head, error) {
@@ -48,38 +59,40 @@ func (e *Engine) readHead(tx *store.Tx, room id.Room) (*Head, error) {
 	if h.extremities, err = e.Events(tx, row.Extremities); err != nil {
 		return nil, fmt.Errorf("read extremities of %s: %w", room, err)
 	}
+	if h.servers, err = readServers(tx, row.NID); err != nil {
+		return nil, fmt.Errorf("read servers in %s: %w", room, err)
+	}
 	for _, t := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules, event.TypeHistoryVisibility} {
 		ev, ok, err := e.StateEvent(tx, h, event.StateTuple{Type: t})
 		if err != nil {
 			return nil, fmt.Errorf("read %s of %s: %w", t, room, err)
 		}
 		if ok {
-			if err := h.decode(ev.PDU); err != nil {
-				return nil, err
-			}
+			h.decode(ev.PDU.Tuple(), ev.PDU)
 		}
 	}
 	return h, h.compile()
 }
 
-// decode keeps the state events that every event is judged by.
-func (h *Head) decode(p *event.PDU) error {
-	if *p.StateKey != "" {
-		return nil
+// decode keeps the state events that every event is judged by, nil where there are
+// none, and says whether the power levels have to be compiled anew.
+func (h *Head) decode(t event.StateTuple, p *event.PDU) (levels bool) {
+	if t.Key != "" {
+		return false
 	}
-	switch p.Type {
+	switch t.Type {
 	case event.TypeCreate:
 		h.Create = p
-		return h.compile()
+		return true
 	case event.TypePowerLevels:
 		h.PowerLevels = p
-		return h.compile()
+		return true
 	case event.TypeJoinRules:
 		h.JoinRules = p
 	case event.TypeHistoryVisibility:
 		h.HistoryVisibility = p
 	}
-	return nil
+	return false
 }
 
 func (h *Head) compile() (err error) {
@@ -89,25 +102,41 @@ func (h *Head) compile() (err error) {
 	return nil
 }
 
-// after is the head once an event has joined the room's history. member says
-// what a membership event changed.
-func (h *Head) after(ev *Event, member *memberChange) (*Head, error) {
+// after is the head once an event has joined the room's history: with changes of
+// the current state, and new extremities.
+func (h *Head) after(changes []change, extremities []*Event) (*Head, error) {
 	n := *h
-	n.extremities = []*Event{ev}
-	n.Extremities = []store.EventNID{ev.NID}
-	if !ev.IsState {
+	n.extremities = extremities
+	n.Extremities = make([]store.EventNID, len(extremities))
+	for i, x := range extremities {
+		n.Extremities[i] = x.NID
+	}
+	if len(changes) == 0 {
 		return &n, nil
 	}
+	n.past = append(slices.Clone(h.past[max(0, len(h.past)-maxPast+1):]), pastState{h.StateVersion, h.State})
 	n.StateVersion++
-	n.State = h.State.Set(ev.Key, ev.NID)
-	if member != nil {
-		n.count(member.before, -1)
-		n.count(member.after, +1)
-		if member.local {
-			n.Locals = withLocal(h.Locals, member.user, member.after == store.Join)
+	levels := false
+	for _, c := range changes {
+		if c.event == 0 {
+			n.State = n.State.Without(c.key)
+		} else {
+			n.State = n.State.Set(c.key, c.event)
 		}
+		if m := c.member; m != nil {
+			n.count(m.before, -1)
+			n.count(m.after, +1)
+			if m.local {
+				n.Locals = withLocal(n.Locals, m.user, m.after == store.Join)
+			}
+			n.servers = n.servers.with(m.server, m.joins())
+		}
+		levels = n.decode(c.tuple, c.after) || levels
 	}
-	return &n, n.decode(ev.PDU)
+	if levels {
+		return &n, n.compile()
+	}
+	return &n, nil
 }
 
 func (h *Head) count(m store.Membership, by int64) {

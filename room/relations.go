@@ -251,7 +251,7 @@ func (b *bundler) latestReply(root *Event) (*Event, error) {
 // threadSize counts the replies that the user may see, and their own. Only where
 // some may be hidden does it look at each, at as many as one page may.
 func (b *bundler) threadSize(root *Event) (all, own int64, err error) {
-	if b.view.MaySeeAllFrom(root.StateBefore) {
+	if b.view.MaySeeAllFrom(root.VersionBefore()) {
 		return b.tx.Relations.ThreadSize(root.Room, root.ID, b.view.User, b.ignored)
 	}
 	rows, err := b.tx.Relations.Down(root.Room, root.ID, relThread, 0, maxPosition, MaxPage)

@@ -90,7 +90,7 @@ func (v *View) transactionOf(ev *Event) (string, bool) {
 
 // appendReplaced tells what a state event took the place of.
 func (e *Engine) appendReplaced(members []byte, tx *store.Tx, ev *Event) ([]byte, error) {
-	nid, ok, err := tx.State.At(ev.Room, ev.Key, ev.StateBefore)
+	nid, ok, err := entryBefore(tx, ev, ev.Key)
 	if err != nil || !ok {
 		return members, err
 	}
@@ -102,4 +102,17 @@ func (e *Engine) appendReplaced(members []byte, tx *store.Tx, ev *Event) ([]byte
 	members = event.AppendMember(members, "prev_content", p.Content)
 	members = event.AppendStringMember(members, "prev_sender", p.Sender)
 	return event.AppendStringMember(members, "replaces_state", p.ID), nil
+}
+
+// entryBefore finds an entry of the state that an event met.
+func entryBefore(tx *store.Tx, ev *Event, key store.StateKey) (store.EventNID, bool, error) {
+	if ev.overlay == nil {
+		return tx.State.At(ev.Room, key, ev.StateBefore)
+	}
+	for _, c := range ev.overlay.Changes {
+		if c.Key == key {
+			return c.Event, c.Event != 0, nil
+		}
+	}
+	return tx.State.At(ev.Room, key, ev.overlay.Version)
 }

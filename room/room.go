@@ -20,6 +20,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"hearth/matrix/id"
+	"hearth/matrix/stateres"
 	"hearth/store"
 )
 
@@ -95,6 +96,7 @@ type room struct {
 	reading sync.Mutex     // guards head and pending for those without the lock
 
 	inflight []inflight
+	graph    *stateres.Graph // nil: not needed so far
 }
 
 func (r *room) weight() uint32 { return uint32(1000 + 20*r.head.State.Len() + 8*len(r.head.Locals)) }

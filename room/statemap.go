@@ -82,6 +82,95 @@ func (m *StateMap) Set(key store.StateKey, event store.EventNID) *StateMap {
 	return c
 }
 
+// Without returns the map without a key.
+func (m *StateMap) Without(key store.StateKey) *StateMap {
+	at := m.pageOf(key)
+	if at < 0 {
+		return m
+	}
+	old := *m.pages[at]
+	i, found := find(old, key)
+	if !found {
+		return m
+	}
+	c := &StateMap{pages: slices.Clone(m.pages), n: m.n - 1}
+	if len(old) == 1 {
+		c.pages = slices.Delete(c.pages, at, at+1)
+		return c
+	}
+	fresh := slices.Delete(slices.Clone(old), i, i+1)
+	c.pages[at] = &fresh
+	return c
+}
+
+// With returns the map with some entries changed; event 0 takes one away.
+func (m *StateMap) With(changes []store.StateEntry) *StateMap {
+	for _, c := range changes {
+		if c.Event == 0 {
+			m = m.Without(c.Key)
+		} else {
+			m = m.Set(c.Key, c.Event)
+		}
+	}
+	return m
+}
+
+// Diff lists the entries of other that this map has not, or has differently;
+// event 0: other has no such entry. Pages that both share are not looked at.
+func (m *StateMap) Diff(other *StateMap) (changes []store.StateEntry) {
+	if m == other {
+		return nil
+	}
+	a, b := cursor{pages: m.pages}, cursor{pages: other.pages}
+	for {
+		a.skipShared(&b)
+		x, moreA := a.entry()
+		y, moreB := b.entry()
+		switch {
+		case !moreA && !moreB:
+			return changes
+		case !moreB || moreA && x.Key < y.Key:
+			changes = append(changes, store.StateEntry{Key: x.Key})
+			a.next()
+		case !moreA || y.Key < x.Key:
+			changes = append(changes, y)
+			b.next()
+		default:
+			if x.Event != y.Event {
+				changes = append(changes, y)
+			}
+			a.next()
+			b.next()
+		}
+	}
+}
+
+// cursor walks over the entries of a map.
+type cursor struct {
+	pages []*page
+	i     int
+}
+
+func (c *cursor) entry() (store.StateEntry, bool) {
+	if len(c.pages) == 0 {
+		return store.StateEntry{}, false
+	}
+	return (*c.pages[0])[c.i], true
+}
+
+func (c *cursor) next() {
+	if c.i++; c.i == len(*c.pages[0]) {
+		c.pages, c.i = c.pages[1:], 0
+	}
+}
+
+// skipShared moves both on while they are at the start of one and the same page.
+func (c *cursor) skipShared(o *cursor) {
+	for c.i == 0 && o.i == 0 && len(c.pages) > 0 && len(o.pages) > 0 && c.pages[0] == o.pages[0] {
+		c.pages, o.pages = c.pages[1:], o.pages[1:]
+	}
+}
+
 // pageOf is the last page whose first key is not above key; -1: key is below all.
 func (m *StateMap) pageOf(key store.StateKey) int {
 	i, found := slices.BinarySearchFunc(m.pages, key, func(p *page, k store.StateKey) int {

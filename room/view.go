@@ -86,6 +86,9 @@ func changes[T any](e *Engine, tx *store.Tx, room store.RoomNID, key store.State
 
 // MaySee says whether the user may see an event of the room.
 func (v *View) MaySee(ev *Event) bool {
+	if ev.CurrentState != 0 {
+		return ev.Flags == 0 && v.maySee(ev)
+	}
 	return ev.Flags == 0 && v.viewer.May(ev.StateBefore, after(ev))
 }
 
@@ -156,7 +159,7 @@ func (e *Engine) StateVersionAt(tx *store.Tx, room store.Room, position int64) (
 	places, err := tx.Events.TimelineDown(room.NID, math.MinInt64, position, 1)
 	if err == nil && len(places) == 0 {
 		// The history that is known here begins later, not with an empty state.
-		version = func(ev *Event) int64 { return ev.StateBefore }
+		version = (*Event).VersionBefore
 		places, err = tx.Events.TimelineUp(room.NID, position, math.MaxInt64, 1)
 	}
 	if err != nil || len(places) == 0 {
@@ -169,10 +172,22 @@ func (e *Engine) StateVersionAt(tx *store.Tx, room store.Room, position int64) (
 	return version(events[0]), nil
 }
 
-// after is the version of the room's state after an event.
+// after is the version of the room's current state after an event.
 func after(ev *Event) int64 {
+	if ev.CurrentState != 0 {
+		return ev.CurrentState
+	}
 	if ev.IsState && ev.Flags == 0 {
 		return ev.StateBefore + 1
+	}
+	return ev.StateBefore
+}
+
+// VersionBefore is the version of the room's current state that the event met, or that
+// the branch it is on began with.
+func (ev *Event) VersionBefore() int64 {
+	if ev.overlay != nil {
+		return ev.overlay.Version
 	}
 	return ev.StateBefore
 }

@@ -45,6 +45,13 @@ type writing struct {
 	base    *Head // what the store has, or will have when the write sets before are committed
 	head    *Head // base and the events so far
 	entries []entry
+	// arriving is the event that is being judged, and its place in the auth graph.
+	arriving     *Event
+	arrivingNode *store.AuthNode
+	// fresh are the outliers of this write set, by their ids.
+	fresh map[id.Event]*Event
+	// snapshot is a state that another server told, before the entries.
+	snapshot []change
 	// also holds further writes that belong to the same commit.
 	also []func(*store.Tx) error
 }
@@ -52,15 +59,38 @@ type writing struct {
 // entry is one event of a write set.
 type entry struct {
 	event   *Event
-	member  *memberChange
+	changes []change // of the room's current state
 	effects []effect
 	txn     *store.Transaction
+	auth    []store.EventNID // of a state event, where they are known by number already
+
+	stored  bool           // the event has a row already, beside the timeline
+	overlay *store.Overlay // to be stored: the state that the event met
+	gap     []id.Event     // events before it that are not known here
+	// forward: other servers are told, but for the one that the event came from.
+	forward bool
+	origin  id.Server
 }
 
-// memberChange is what a membership event does.
+// placed says whether the event joins the timeline.
+func (en *entry) placed() bool {
+	return en.event.Flags&(store.Rejected|store.SoftFailed|store.Outlier) == 0
+}
+
+// change is one entry of a room's current state that becomes another event's.
+type change struct {
+	key           store.StateKey
+	tuple         event.StateTuple
+	event         store.EventNID // 0: the entry is taken away
+	before, after *event.PDU     // nil: there was, or will be, no entry
+	member        *memberChange  // of a membership
+}
+
+// memberChange is what a change of a membership means.
 type memberChange struct {
 	user          store.UserNID
 	id            id.User
+	server        store.ServerNID
 	local         bool
 	before, after store.Membership
 }
@@ -125,7 +155,9 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 	w.head = &head
 	// Before the commit, which puts the events with their positions in their place.
 	for _, en := range w.entries {
-		e.events.Set(en.event.NID, en.event)
+		if !en.stored { // what is stored already changes with the commit only
+			e.events.Set(en.event.NID, en.event)
+		}
 	}
 	pending := e.store.Enqueue(w.commit)
 	for _, en := range w.entries {
@@ -159,24 +191,39 @@ func (w *writing) add(ctx context.Context, p Proposal) (*Event, error) {
 			Room: w.head.NID, ID: ev.PDU.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
 			Depth: ev.PDU.Depth, TS: ev.PDU.OriginServerTS, StateBefore: w.head.StateVersion,
 		}
-		draft = entry{event: ev}
+		draft = entry{event: ev, forward: true}
+		if p.StateKey != nil {
+			before, err := w.stateEvent(tx, ev.PDU.Tuple())
+			if err != nil {
+				return err
+			}
+			draft.changes = []change{{key: n.key, tuple: ev.PDU.Tuple(), before: before, after: ev.PDU}}
+		}
 		if p.Txn != nil {
 			ev.Txn = string(p.Txn.Device) + " " + p.Txn.ID
 			draft.txn = w.transaction(n.sender, p.Txn)
+		}
+		if ev.NID, err = w.engine.nids.next(ctx, w.engine.store); err != nil {
+			return err
+		}
+		if ev.IsState {
+			draft.changes[0].event = ev.NID
 		}
 		return w.gatherEffects(tx, &draft)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if ev.NID, err = w.engine.nids.next(ctx, w.engine.store); err != nil {
-		return nil, err
+	return ev, w.append(draft, append([]*Event{ev}, w.head.extremities[min(len(w.head.extremities), maxPrevEvents):]...))
+}
+
+// append makes an entry part of the write set; extremities are those after it.
+func (w *writing) append(en entry, extremities []*Event) (err error) {
+	if w.head, err = w.head.after(en.changes, extremities); err != nil {
+		return err
 	}
-	if w.head, err = w.head.after(ev, draft.member); err != nil {
-		return nil, err
-	}
-	w.entries = append(w.entries, draft)
-	return ev, nil
+	w.entries = append(w.entries, en)
+	return nil
 }
 
 func (w *writing) transaction(sender store.UserNID, t *Txn) *store.Transaction {
@@ -270,17 +317,43 @@ func (w *writing) build(p Proposal, a auth) (*event.PDU, error) {
 // maxDepth is the greatest integer of canonical JSON. spec: rooms/v6
 const maxDepth = 1<<53 - 1
 
+// keptFree is how many positions are left for events that are missing before one,
+// in case they are fetched. The counter has room for as many gaps as there can be.
+const keptFree = 1 << 20
+
 // commit writes the set in the store's transaction. It may touch nothing but the store.
 func (w *writing) commit(tx *store.Tx) error {
 	row := w.head.Room
 	row.Head = w.base.Head
-	row.LastPosition = tx.Position() + int64(len(w.entries))
+	row.LastPosition = 0
+	for i := range w.entries {
+		if en := &w.entries[i]; en.placed() {
+			if row.LastPosition == 0 {
+				row.LastPosition = tx.Position()
+			}
+			if row.LastPosition++; en.gap != nil {
+				row.LastPosition += keptFree
+			}
+		}
+	}
 	// First, so that a set which another node has overtaken is known as such.
 	if err := tx.Rooms.Advance(row); err != nil {
 		return err
 	}
+	version := w.base.StateVersion
+	if len(w.snapshot) > 0 {
+		version++
+		// Its memberships came about for us with the event that follows.
+		if err := w.commitSnapshot(tx, version, row.LastPosition); err != nil {
+			return err
+		}
+	}
 	for i := range w.entries {
-		if err := w.commitEntry(tx, &w.entries[i]); err != nil {
+		en := &w.entries[i]
+		if len(en.changes) > 0 {
+			version++
+		}
+		if err := w.commitEntry(tx, en, version); err != nil {
 			return err
 		}
 	}
@@ -292,18 +365,30 @@ func (w *writing) commit(tx *store.Tx) error {
 	return nil
 }
 
-func (w *writing) commitEntry(tx *store.Tx, en *entry) error {
+// commitEntry stores an event, and what it changes; version is that of the room's
+// current state after it.
+func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 	row := en.event.Event
-	row.Room, row.Position, row.JSON = w.head.NID, tx.NextPosition(), en.event.PDU.JSON
-	if err := tx.Events.Insert(row); err != nil {
-		return fmt.Errorf("insert %s: %w", row.ID, err)
+	row.Room, row.JSON = w.head.NID, en.event.PDU.JSON
+	if err := w.commitPlace(tx, en, &row); err != nil {
+		return fmt.Errorf("place %s: %w", row.ID, err)
 	}
-	placed := &Event{row, en.event.PDU}
+	if row.IsState && !en.stored {
+		if err := w.commitAuth(tx, en, row); err != nil {
+			return fmt.Errorf("auth events of %s: %w", row.ID, err)
+		}
+	}
+	placed := &Event{Event: row, PDU: en.event.PDU, overlay: en.event.overlay}
 	placed.JSON = nil // the PDU has it
 	tx.AfterCommit(func() { w.engine.events.Set(placed.NID, placed) })
-	if row.IsState {
-		if err := tx.State.Insert(row.Room, row.Key, row.StateBefore+1, row.NID); err != nil {
+	for _, c := range en.changes {
+		if err := tx.State.Insert(row.Room, c.key, version, c.event); err != nil {
 			return fmt.Errorf("change state by %s: %w", row.ID, err)
+		}
+		if c.event != row.NID {
+			if err := tx.Events.Shift(row.Room, row.Position, c.key); err != nil {
+				return fmt.Errorf("change state by %s: %w", row.ID, err)
+			}
 		}
 	}
 	if en.txn != nil {
@@ -316,16 +401,120 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry) error {
 			return fmt.Errorf("effects of %s: %w", row.ID, err)
 		}
 	}
+	if !en.placed() {
+		return nil
+	}
 	tx.Touch(stream.Room, row.Room, w.concerned(en)...)
+	return w.forward(tx, en, row)
+}
+
+// commitPlace stores the event's row, with its position if it joins the timeline.
+func (w *writing) commitPlace(tx *store.Tx, en *entry, row *store.Event) error {
+	if en.overlay != nil {
+		if err := tx.Overlays.Insert(*en.overlay); err != nil {
+			return err
+		}
+	}
+	if en.placed() {
+		if err := w.commitGap(tx, en, row); err != nil {
+			return err
+		}
+		row.Position = tx.NextPosition()
+	}
+	if en.stored {
+		return tx.Events.Place(*row)
+	}
+	return tx.Events.Insert(*row)
+}
+
+// commitGap keeps positions free before an event whose prev_events are not known.
+func (w *writing) commitGap(tx *store.Tx, en *entry, row *store.Event) error {
+	if en.gap == nil {
+		return nil
+	}
+	first, last := tx.KeepFree(keptFree)
+	at := last + 1
+	if err := tx.Gaps.Insert(store.Gap{Room: row.Room, Position: at, Next: last, Floor: first, StateBefore: row.StateBefore}); err != nil {
+		return err
+	}
+	for _, missing := range en.gap {
+		if err := tx.Gaps.Miss(row.Room, missing, at); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (w *writing) commitAuth(tx *store.Tx, en *entry, row store.Event) error {
+	auth := en.auth
+	if auth == nil {
+		for _, name := range en.event.PDU.AuthEvents {
+			nid, ok, err := tx.Events.Find(name)
+			if err != nil || !ok {
+				return fmt.Errorf("find %s (%v): %w", name, ok, err)
+			}
+			auth = append(auth, nid)
+		}
+	}
+	return tx.AuthGraph.Insert(store.AuthNode{
+		Room: row.Room, Event: row.NID, Key: row.Key, Rejected: row.Flags&store.Rejected != 0, Auth: auth,
+	})
+}
+
+// forward queues an event for the other servers in the room.
+func (w *writing) forward(tx *store.Tx, en *entry, row store.Event) error {
+	if !en.forward {
+		return nil
+	}
+	set, err := w.base.servers.destinations(tx, w.engine.options.Server, en.origin)
+	if err != nil || set == 0 {
+		return err
+	}
+	return tx.Outgoing.Insert(store.OutgoingItem{Position: row.Position, Room: row.Room, Event: row.NID, Set: set})
 }
 
 // concerned are the local users who can see an event: those joined, and whom a
 // membership event is about.
 func (w *writing) concerned(en *entry) []store.UserNID {
-	m := en.member
-	if m == nil || !m.local {
-		return w.head.Locals
+	users := w.head.Locals
+	for _, c := range en.changes {
+		if m := c.member; m != nil && m.local {
+			users = withLocal(users, m.user, true)
+		}
 	}
-	return withLocal(w.head.Locals, m.user, true)
+	return users
+}
+
+// commitSnapshot stores a state that another server told as one version of the
+// room's state.
+func (w *writing) commitSnapshot(tx *store.Tx, version, position int64) error {
+	joins := map[store.ServerNID]int64{}
+	for _, c := range w.snapshot {
+		if err := tx.State.Insert(w.head.NID, c.key, version, c.event); err != nil {
+			return fmt.Errorf("store state of %s: %w", w.head.ID, err)
+		}
+		m := c.member
+		if m == nil {
+			continue
+		}
+		if m.after == 0 {
+			m.after = store.Leave
+		}
+		err := tx.Members.Set(store.Member{
+			Room: w.head.NID, User: m.user, Membership: m.after, Event: c.event, Position: position, Local: m.local,
+		})
+		if err != nil {
+			return fmt.Errorf("store member of %s: %w", w.head.ID, err)
+		}
+		joins[m.server] += m.joins()
+	}
+	for server, n := range joins {
+		if n == 0 {
+			continue
+		}
+		if err := tx.RoomServers.Add(w.head.NID, server, n); err != nil {
+			return fmt.Errorf("count servers in %s: %w", w.head.ID, err)
+		}
+	}
+	return nil
 }

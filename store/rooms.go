@@ -39,7 +39,8 @@ const (
 	getRoomNID  = `SELECT ` + roomColumns + ` FROM rooms WHERE room_nid = $1`
 	insertRoom  = `INSERT INTO rooms (room_nid, room_id, creator, room_version)
 		VALUES ((SELECT COALESCE(MAX(room_nid), 0) + 1 FROM rooms), $1, $2, $3) RETURNING room_nid`
-	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4, last_position = $5,
+	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4,
+		last_position = CASE WHEN last_position > $5 THEN last_position ELSE $5 END,
 		joined_members = $6, invited_members = $7 WHERE room_nid = $1 AND head = $2`
 	countPublic = `SELECT COUNT(*) FROM rooms WHERE is_public = 1 AND joined_members > 0`
 	publicDown  = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
@@ -97,7 +98,7 @@ func (t Rooms) Insert(room id.Room, creator id.User, version string) (RoomNID, e
 }
 
 // Advance moves a room's head on from r.Head to what r says otherwise, or
-// returns ErrStaleHead when the room is elsewhere.
+// returns ErrStaleHead when the room is elsewhere. LastPosition never goes back.
 func (t Rooms) Advance(r Room) error {
 	extremities, err := json.Marshal(r.Extremities)
 	if err != nil {

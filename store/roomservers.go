@@ -8,6 +8,7 @@ const (
 		ON CONFLICT (room_nid, server_nid) DO UPDATE SET joined = room_servers.joined + excluded.joined`
 	dropRoomServer   = `DELETE FROM room_servers WHERE room_nid = $1 AND server_nid = $2 AND joined <= 0`
 	serversOfRoom    = `SELECT server_nid FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
+	countsOfRoom     = `SELECT server_nid, joined FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
 	serverInRoom     = `SELECT 1 FROM room_servers WHERE room_nid = $1 AND server_nid = $2`
 	roomsOfServer    = `SELECT room_nid FROM room_servers WHERE server_nid = $1 ORDER BY room_nid`
 	serversOfSharers = `SELECT DISTINCT s.server_nid FROM room_servers s WHERE s.room_nid IN
@@ -21,6 +22,17 @@ func (t RoomServers) Add(room RoomNID, server ServerNID, joined int64) error {
 	}
 	_, err := t.tx.exec(dropRoomServer, room, server)
 	return err
+}
+
+// ServerCount is how many members of a server are joined to a room.
+type ServerCount struct {
+	Server ServerNID
+	Joined int64
+}
+
+// Counts lists the servers in a room with their members, in order of nid.
+func (t RoomServers) Counts(room RoomNID) ([]ServerCount, error) {
+	return list(t.tx, func(r scanner) (c ServerCount, err error) { err = r.Scan(&c.Server, &c.Joined); return }, countsOfRoom, room)
 }
 
 // OfRoom lists the servers in a room, this one among them, in order of nid.

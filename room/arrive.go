@@ -1,0 +1,468 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"hearth/matrix/authrules"
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// arrival is an event of another server, or one that another server had to see
+// first: its form, signatures and hash are checked, what it refers to was asked for.
+type arrival struct {
+	pdu    *event.PDU
+	origin id.Server // who handed it over
+	// states are what other servers say of the state after those of its prev_events
+	// that are not known here, and of nothing else.
+	states map[id.Event]*StateMap
+	// forward: the other servers in the room are to be told of it.
+	forward bool
+}
+
+// verdict is what became of an event.
+type verdict struct {
+	event  *Event
+	reason error // of a rejection or soft failure: a *authrules.Denied mostly
+}
+
+// maxMissingPrev bounds how many unknown prev_events one event may have: as many as
+// it may have at all.
+const maxMissingPrev = maxPrevEvents
+
+var errMissingAuth = errors.New("an auth event is not known here")
+
+// receive judges an event by its auth events, by the state it met and by the
+// room's current state, and makes it part of the write set accordingly.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 4
+func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error) {
+	if err := w.settle(ctx); err != nil {
+		return v, err
+	}
+	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	if err != nil {
+		return v, err
+	}
+	p := Proposal{Sender: a.pdu.Sender, Type: a.pdu.Type, StateKey: a.pdu.StateKey}
+	var en entry
+	var extremities []*Event
+	err = w.engine.withNames(ctx, p, func(tx *store.Tx, n names) error {
+		en, extremities = entry{forward: a.forward, origin: a.origin}, w.head.extremities
+		known, ok, err := w.engine.Event(tx, w.head.NID, a.pdu.ID)
+		if err != nil {
+			return err
+		}
+		if ok && known.Flags&store.Outlier == 0 {
+			v.event = known
+			return nil
+		}
+		en.event = &Event{PDU: a.pdu, Event: store.Event{
+			NID: nid, Room: w.head.NID, ID: a.pdu.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: a.pdu.StateKey != nil,
+			Depth: a.pdu.Depth, TS: a.pdu.OriginServerTS,
+		}}
+		if ok {
+			en.stored, en.event.NID = true, known.NID
+		}
+		v.reason, err = w.judge(ctx, tx, a, &en, &extremities)
+		return err
+	})
+	if err != nil || v.event != nil {
+		return v, err
+	}
+	v.event = en.event
+	return v, w.append(en, extremities)
+}
+
+// settle waits until what was built before is in the store: branches are judged by
+// what is there.
+func (w *writing) settle(ctx context.Context) error {
+	w.room.reading.Lock()
+	pending := w.room.pending
+	w.room.reading.Unlock()
+	if pending == nil {
+		return nil
+	}
+	return pending.Wait(ctx)
+}
+
+// judge fills the entry of an event: its flags, the state it met and what it changes.
+// The error says that it could not be judged, the reason why it is not accepted.
+func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry, extremities *[]*Event) (reason, err error) {
+	ev := en.event
+	auth, err := w.authEvents(tx, ev.PDU)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range auth {
+		en.auth = append(en.auth, x.NID)
+	}
+	prev, missing, err := w.prevEvents(tx, a)
+	if err != nil {
+		return nil, err
+	}
+	before, err := w.stateOfPrev(tx, prev, missing, a.states)
+	if err != nil {
+		return nil, err
+	}
+	var fresh bool
+	if ev.StateBefore, ev.overlay, fresh, err = w.nameState(ctx, tx, before, prev); err != nil {
+		return nil, err
+	}
+	if fresh {
+		en.overlay = &ev.overlay.Overlay
+	}
+	en.gap = missing
+	// 4 and 5
+	reason, err = w.denied(tx, ev.PDU, auth, before)
+	if err != nil {
+		return nil, err
+	}
+	if reason != nil {
+		ev.Flags = store.Rejected
+		return reason, nil
+	}
+	// 6: not for what is missing in the history, which is not news.
+	late, err := w.isLate(tx, ev.PDU)
+	if err != nil {
+		return nil, err
+	}
+	if !late {
+		if reason, err = w.deniedNow(tx, ev.PDU); err != nil {
+			return nil, err
+		}
+	}
+	if reason != nil {
+		ev.Flags = store.SoftFailed
+		return reason, nil
+	}
+	if ev.IsState {
+		w.arriving = ev
+		w.arrivingNode = &store.AuthNode{Room: w.head.NID, Event: ev.NID, Key: ev.Key, Auth: en.auth}
+		if en.stored {
+			w.arriving = nil // it is in the graph
+		}
+	}
+	defer func() { w.arriving, w.arrivingNode = nil, nil }()
+	if err := w.advance(tx, en, before, late, prev, extremities); err != nil {
+		return nil, err
+	}
+	if err := w.gatherEffects(tx, en); err != nil {
+		return nil, err
+	}
+	return nil, w.redactedBefore(tx, en)
+}
+
+// find reads an event of the room, of this write set too.
+func (w *writing) find(tx *store.Tx, name id.Event) (*Event, bool, error) {
+	if ev, ok := w.fresh[name]; ok {
+		return ev, true, nil
+	}
+	return w.engine.Event(tx, w.head.NID, name)
+}
+
+// authEvents reads the events that an event names as its auth_events.
+func (w *writing) authEvents(tx *store.Tx, p *event.PDU) ([]*Event, error) {
+	var auth []*Event
+	for _, name := range p.AuthEvents {
+		ev, ok, err := w.find(tx, name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fmt.Errorf("%s of %s: %w", name, p.ID, errMissingAuth)
+		}
+		// An event that is no state event, or one of another room, authorises nothing;
+		// the rules refuse it by its own fields.
+		auth = append(auth, ev)
+	}
+	return auth, nil
+}
+
+// prevEvents reads the events before an event; missing are those not known here.
+func (w *writing) prevEvents(tx *store.Tx, a arrival) (prev []*Event, missing []id.Event, err error) {
+	for _, name := range a.pdu.PrevEvents {
+		ev, ok, err := w.engine.Event(tx, w.head.NID, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok && ev.Flags&store.Outlier == 0 {
+			prev = append(prev, ev)
+			continue
+		}
+		if a.states[name] == nil {
+			return nil, nil, fmt.Errorf("%s before %s: %w", name, a.pdu.ID, errMissingPrev)
+		}
+		missing = append(missing, name)
+	}
+	return prev, missing, nil
+}
+
+var errMissingPrev = errors.New("a previous event is not known here")
+
+// stateOfPrev is the state after all events before one.
+func (w *writing) stateOfPrev(tx *store.Tx, prev []*Event, missing []id.Event, others map[id.Event]*StateMap) (*StateMap, error) {
+	if len(missing) == 0 && sameEvents(prev, w.head.extremities) {
+		return w.head.State, nil
+	}
+	var states []*StateMap
+	for _, p := range prev {
+		m, err := w.engine.stateAfter(tx, w.head, p)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, m)
+	}
+	for _, name := range missing {
+		states = append(states, others[name])
+	}
+	if len(states) == 0 {
+		return newStateMap(nil), nil
+	}
+	return w.resolve(tx, states)
+}
+
+func sameEvents(a, b []*Event) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, x := range a {
+		if !slices.ContainsFunc(b, func(y *Event) bool { return x.NID == y.NID }) {
+			return false
+		}
+	}
+	return true
+}
+
+// createEvent is the room's create event, for room versions whose auth events do not
+// list it. There the room's id is its hash, so it is known even before the room is.
+func (w *writing) createEvent(tx *store.Tx) (*event.PDU, error) {
+	if w.head.Create != nil || w.head.Version.CreateInAuthEvents {
+		return w.head.Create, nil
+	}
+	ev, ok, err := w.find(tx, id.Event("$"+string(w.head.ID[1:])))
+	if err != nil || !ok {
+		return nil, err
+	}
+	return ev.PDU, nil
+}
+
+// denied says why an event is not allowed by its auth events, or by the state that it
+// met, if that is known.
+func (w *writing) denied(tx *store.Tx, p *event.PDU, auth []*Event, before *StateMap) (reason, err error) {
+	named := make([]authrules.AuthEvent, len(auth))
+	pdus := make([]*event.PDU, len(auth))
+	for i, ev := range auth {
+		named[i] = authrules.AuthEvent{PDU: ev.PDU, Rejected: ev.Flags&store.Rejected != 0}
+		pdus[i] = ev.PDU
+	}
+	if err := authrules.CheckAuthEvents(p, named); err != nil {
+		return split(err)
+	}
+	byAuth := authrules.StateOf(pdus...)
+	if byAuth.Create == nil && p.Type != event.TypeCreate {
+		if byAuth.Create, err = w.createEvent(tx); err != nil {
+			return nil, err
+		}
+	}
+	if reason, err := split(authrules.Check(p, byAuth)); reason != nil || err != nil || before == nil {
+		return reason, err
+	}
+	state, err := w.rulesState(tx, p, before)
+	if err != nil {
+		return nil, err
+	}
+	return split(authrules.Check(p, state))
+}
+
+// deniedNow says why an event is not allowed by the room's current state.
+func (w *writing) deniedNow(tx *store.Tx, p *event.PDU) (reason, err error) {
+	state, err := w.rulesState(tx, p, w.head.State)
+	if err != nil {
+		return nil, err
+	}
+	return split(authrules.Check(p, state))
+}
+
+// split tells a verdict of the rules from an error.
+func split(err error) (reason, failed error) {
+	if denied := (*authrules.Denied)(nil); errors.As(err, &denied) {
+		return denied, nil
+	}
+	return nil, err
+}
+
+// rulesState is what of a state the rules ask for to judge an event.
+func (w *writing) rulesState(tx *store.Tx, p *event.PDU, m *StateMap) (authrules.State, error) {
+	create, err := w.createEvent(tx)
+	if err != nil {
+		return authrules.State{}, err
+	}
+	s := authrules.State{Create: create}
+	for _, t := range authrules.Needed(w.head.Version, authrules.DraftOf(p)) {
+		if t.Type == event.TypeCreate {
+			continue
+		}
+		key, ok, err := tx.IDs.FindStateKey(t)
+		if err != nil {
+			return s, err
+		}
+		nid, ok2 := m.Get(key)
+		if !ok || !ok2 {
+			continue
+		}
+		events, err := w.engine.Events(tx, []store.EventNID{nid})
+		if err != nil {
+			return s, err
+		}
+		s.Set(events[0].PDU)
+		if events[0].PDU == w.head.PowerLevels {
+			s.Levels = w.head.Levels
+		}
+	}
+	return s, nil
+}
+
+// isLate says whether an event is one that was missing in the known history.
+func (w *writing) isLate(tx *store.Tx, p *event.PDU) (bool, error) {
+	_, late, err := tx.Gaps.Missing(w.head.NID, p.ID)
+	return late, err
+}
+
+// advance works out the extremities after an event, and the room's current state.
+func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, prev []*Event, extremities *[]*Event) error {
+	ev := en.event
+	if late {
+		// It is in the middle of the history: what comes after it is known.
+		ev.CurrentState = w.head.StateVersion
+		en.then(func(tx *store.Tx, row store.Event) error { return tx.Gaps.Found(row.Room, row.ID) })
+		return nil
+	}
+	remaining, err := w.remaining(tx, prev)
+	if err != nil {
+		return err
+	}
+	after := before
+	if ev.IsState {
+		after = before.Set(ev.Key, ev.NID)
+	}
+	linear := before == w.head.State && len(remaining) == 0 && ev.overlay == nil && ev.StateBefore == w.head.StateVersion
+	current := after
+	if len(remaining) > 0 {
+		states := []*StateMap{after}
+		for _, x := range remaining {
+			m, err := w.engine.stateAfter(tx, w.head, x)
+			if err != nil {
+				return err
+			}
+			states = append(states, m)
+		}
+		if current, err = w.resolve(tx, states); err != nil {
+			return err
+		}
+	}
+	*extremities = append(slices.Clone(remaining), ev)
+	if en.changes, err = w.changesTo(tx, current, ev); err != nil {
+		return err
+	}
+	if linear && ev.IsState && len(en.changes) == 0 {
+		linear = false // it changes nothing: another event's version follows
+	}
+	if !linear {
+		ev.CurrentState = w.head.StateVersion
+		if len(en.changes) > 0 {
+			ev.CurrentState++
+		}
+	}
+	return nil
+}
+
+// remaining are the extremities that an event does not come after. Rejected and
+// soft-failed events are no extremities; what is before them may be.
+func (w *writing) remaining(tx *store.Tx, prev []*Event) ([]*Event, error) {
+	covered := map[store.EventNID]bool{}
+	queue := slices.Clone(prev)
+	for i := 0; i < len(queue) && i < maxCovered; i++ {
+		ev := queue[i]
+		if covered[ev.NID] {
+			continue
+		}
+		covered[ev.NID] = true
+		if ev.Flags&(store.Rejected|store.SoftFailed) == 0 {
+			continue
+		}
+		for _, name := range ev.PDU.PrevEvents {
+			before, ok, err := w.engine.Event(tx, w.head.NID, name)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				queue = append(queue, before)
+			}
+		}
+	}
+	var left []*Event
+	for _, x := range w.head.extremities {
+		if !covered[x.NID] {
+			left = append(left, x)
+		}
+	}
+	return left, nil
+}
+
+// maxCovered bounds how far the walk over events that were not accepted goes.
+const maxCovered = 1000
+
+// changesTo lists how the current state becomes another; arriving is the event
+// that makes it so, which has no row yet.
+func (w *writing) changesTo(tx *store.Tx, to *StateMap, arriving *Event) ([]change, error) {
+	entries := w.head.State.Diff(to)
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	changes := make([]change, len(entries))
+	read := func(nid store.EventNID) (*event.PDU, error) {
+		if nid == 0 {
+			return nil, nil
+		}
+		if nid == arriving.NID {
+			return arriving.PDU, nil
+		}
+		events, err := w.engine.Events(tx, []store.EventNID{nid})
+		if err != nil {
+			return nil, err
+		}
+		return events[0].PDU, nil
+	}
+	for i, e := range entries {
+		old, _ := w.head.State.Get(e.Key)
+		c := change{key: e.Key, event: e.Event}
+		var err error
+		if c.tuple, err = tx.IDs.StateTuple(e.Key); err != nil {
+			return nil, err
+		}
+		if c.before, err = read(old); err != nil {
+			return nil, err
+		}
+		if c.after, err = read(e.Event); err != nil {
+			return nil, err
+		}
+		changes[i] = c
+	}
+	return changes, nil
+}
+
+// refusal is a verdict as other servers are told it.
+func (v verdict) refusal() error {
+	switch {
+	case v.event == nil || v.event.Flags&(store.Rejected|store.SoftFailed) == 0:
+		return nil
+	case v.reason != nil:
+		return errcode.Forbidden("the event is not allowed: %s", v.reason)
+	}
+	return errcode.Forbidden("the event is not allowed")
+}

@@ -1,0 +1,321 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"hearth/matrix/event"
+	"hearth/matrix/stateres"
+	"hearth/matrix/visibility"
+	"hearth/store"
+)
+
+// overlay is the state that an event of a branch met, with what decides about who
+// may see the event already read.
+type overlay struct {
+	store.Overlay
+	history     *visibility.History // nil: as in the version that it lies on
+	memberships map[store.UserNID]store.Membership
+}
+
+// overlay reads an overlay with the values that visibility asks for.
+func (e *Engine) overlay(tx *store.Tx, nid int64) (*overlay, error) {
+	row, ok, err := tx.Overlays.Get(nid)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("read overlay %d (%v): %w", nid, ok, err)
+	}
+	return e.newOverlay(tx, row)
+}
+
+func (e *Engine) newOverlay(tx *store.Tx, row store.Overlay) (*overlay, error) {
+	o := &overlay{Overlay: row, memberships: map[store.UserNID]store.Membership{}}
+	historyKey, hasHistory, err := tx.IDs.FindStateKey(event.StateTuple{Type: event.TypeHistoryVisibility})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range row.Changes {
+		user, isMember := store.IsMemberKey(c.Key)
+		if !isMember && !(hasHistory && c.Key == historyKey) {
+			continue
+		}
+		var pdu *event.PDU
+		if c.Event != 0 {
+			events, err := e.Events(tx, []store.EventNID{c.Event})
+			if err != nil {
+				return nil, err
+			}
+			pdu = events[0].PDU
+		}
+		if isMember {
+			o.memberships[user] = membershipOf(pdu)
+			continue
+		}
+		h := visibility.Shared
+		if pdu != nil {
+			h = visibility.ParseHistory(pdu.ContentString("history_visibility"))
+		}
+		o.history = &h
+	}
+	return o, nil
+}
+
+// stateBefore is the state that an event met. Of outliers nothing is known.
+func (e *Engine) stateBefore(tx *store.Tx, h *Head, ev *Event) (*StateMap, error) {
+	if ev.Flags&store.Outlier != 0 {
+		return nil, fmt.Errorf("the state before %s is not known", ev.ID)
+	}
+	if ev.overlay == nil {
+		return e.stateVersion(tx, h, ev.StateBefore)
+	}
+	base, err := e.stateVersion(tx, h, ev.overlay.Version)
+	if err != nil {
+		return nil, err
+	}
+	return base.With(ev.overlay.Changes), nil
+}
+
+// stateAfter is the state with the event's own change. Rejected events change nothing.
+func (e *Engine) stateAfter(tx *store.Tx, h *Head, ev *Event) (*StateMap, error) {
+	m, err := e.stateBefore(tx, h, ev)
+	if err == nil && ev.IsState && ev.Flags&store.Rejected == 0 {
+		m = m.Set(ev.Key, ev.NID)
+	}
+	return m, err
+}
+
+// stateVersion is a version of a room's current state, from memory where the head has it.
+func (e *Engine) stateVersion(tx *store.Tx, h *Head, version int64) (*StateMap, error) {
+	if version == h.StateVersion {
+		return h.State, nil
+	}
+	for _, p := range slices.Backward(h.past) {
+		if p.version == version {
+			return p.state, nil
+		}
+	}
+	entries, err := tx.State.All(h.NID, version)
+	if err != nil {
+		return nil, fmt.Errorf("read state %d of %s: %w", version, h.ID, err)
+	}
+	return newStateMap(entries), nil
+}
+
+// nameState says how an event names the state m: as a version of the room's current
+// state, or as an overlay, which is new unless it is that of a previous event.
+func (w *writing) nameState(ctx context.Context, tx *store.Tx, m *StateMap, prev []*Event) (before int64, o *overlay, fresh bool, err error) {
+	changes := w.head.State.Diff(m)
+	if len(changes) == 0 {
+		return w.head.StateVersion, nil, false, nil
+	}
+	for _, p := range slices.Backward(w.head.past) {
+		if p.state == m || len(p.state.Diff(m)) == 0 {
+			return p.version, nil, false, nil
+		}
+	}
+	for _, p := range prev {
+		if p.overlay != nil && p.overlay.Version == w.head.StateVersion && slices.Equal(p.overlay.Changes, changes) {
+			return p.StateBefore, p.overlay, false, nil
+		}
+	}
+	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	if err != nil {
+		return 0, nil, false, err
+	}
+	o, err = w.engine.newOverlay(tx, store.Overlay{NID: nid, Room: w.head.NID, Version: w.head.StateVersion, Changes: changes})
+	return -nid, o, true, err
+}
+
+// resolve makes one state of those of several branches.
+// spec: server-server-api#room-state-resolution
+func (w *writing) resolve(tx *store.Tx, states []*StateMap) (*StateMap, error) {
+	states = distinct(states)
+	if len(states) == 1 {
+		return states[0], nil
+	}
+	g, err := w.graph(tx)
+	if err != nil {
+		return nil, err
+	}
+	sets := make([]stateres.Set, len(states))
+	for i, m := range states {
+		if sets[i], err = setOf(g, m); err != nil {
+			return nil, err
+		}
+	}
+	conflict, err := stateres.Find(w.head.Version, g, sets)
+	if err != nil {
+		return nil, fmt.Errorf("resolve state of %s: %w", w.head.ID, err)
+	}
+	bodies, err := w.bodies(tx, g, conflict.Events())
+	if err != nil {
+		return nil, err
+	}
+	lookups, err := conflict.Lookups(bodies)
+	if err != nil {
+		return nil, fmt.Errorf("resolve state of %s: %w", w.head.ID, err)
+	}
+	entries := make(map[event.StateTuple]*event.PDU, len(lookups))
+	for _, t := range lookups {
+		key, ok, err := tx.IDs.FindStateKey(t)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		if i, ok := g.Find(conflict.Unconflicted(), stateres.Key(key)); ok {
+			found, err := w.bodies(tx, g, []stateres.Index{i})
+			if err != nil {
+				return nil, err
+			}
+			entries[t] = found[0]
+		}
+	}
+	resolution, err := conflict.Resolve(bodies, entries)
+	if err != nil {
+		return nil, fmt.Errorf("resolve state of %s: %w", w.head.ID, err)
+	}
+	return resolved(g, states, resolution.Resolved), nil
+}
+
+// distinct leaves out states that are there already.
+func distinct(states []*StateMap) []*StateMap {
+	var kept []*StateMap
+	for _, m := range states {
+		if !slices.ContainsFunc(kept, func(k *StateMap) bool { return k == m || len(k.Diff(m)) == 0 }) {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// resolved puts what was decided in the place of what the states disagree about.
+func resolved(g *stateres.Graph, states []*StateMap, decided stateres.Set) *StateMap {
+	m := states[0]
+	for _, other := range states[1:] {
+		for _, c := range states[0].Diff(other) {
+			if i, ok := g.Find(decided, stateres.Key(c.Key)); ok {
+				m = m.Set(c.Key, g.NID(i))
+			} else {
+				m = m.Without(c.Key)
+			}
+		}
+	}
+	return m
+}
+
+func setOf(g *stateres.Graph, m *StateMap) (stateres.Set, error) {
+	list := make([]stateres.Index, 0, m.Len())
+	missing := store.EventNID(0)
+	m.All(func(_ store.StateKey, nid store.EventNID) bool {
+		i, ok := g.Lookup(nid)
+		if !ok {
+			missing = nid
+			return false
+		}
+		list = append(list, i)
+		return true
+	})
+	if missing != 0 {
+		return nil, fmt.Errorf("event %d of the state is not in the auth graph", missing)
+	}
+	return g.NewSet(list)
+}
+
+func (w *writing) bodies(tx *store.Tx, g *stateres.Graph, list []stateres.Index) ([]*event.PDU, error) {
+	nids := make([]store.EventNID, len(list))
+	for i, x := range list {
+		nids[i] = g.NID(x)
+	}
+	// The event that is about to be added has no row yet.
+	pdus := make([]*event.PDU, len(list))
+	known := nids[:0:0]
+	for i, nid := range nids {
+		if w.arriving != nil && nid == w.arriving.NID {
+			pdus[i] = w.arriving.PDU
+		} else {
+			known = append(known, nid)
+		}
+	}
+	events, err := w.engine.Events(tx, known)
+	if err != nil {
+		return nil, fmt.Errorf("load events to resolve: %w", err)
+	}
+	for i := range pdus {
+		if pdus[i] == nil {
+			pdus[i], events = events[0].PDU, events[1:]
+		}
+	}
+	return pdus, nil
+}
+
+// graph is the room's auth graph, read as far as it has grown since it was last asked for.
+func (w *writing) graph(tx *store.Tx) (*stateres.Graph, error) {
+	r := w.room
+	if r.graph == nil {
+		r.graph = &stateres.Graph{}
+	}
+	last := store.EventNID(0)
+	if n := r.graph.Len(); n > 0 {
+		last = r.graph.NID(stateres.Index(n - 1))
+	}
+	err := tx.AuthGraph.Each(w.head.NID, last, func(n store.AuthNode) error { return appendNode(tx, r.graph, n) })
+	if err == nil && w.arriving != nil && w.arriving.IsState {
+		if _, ok := r.graph.Lookup(w.arriving.NID); !ok {
+			err = appendNode(tx, r.graph, *w.arrivingNode)
+		}
+	}
+	if err != nil {
+		r.graph = nil
+		return nil, fmt.Errorf("auth graph of %s: %w", w.head.ID, err)
+	}
+	return r.graph, nil
+}
+
+func appendNode(tx *store.Tx, g *stateres.Graph, n store.AuthNode) error {
+	if n.Key > math.MaxUint32 {
+		return fmt.Errorf("state key %d is too large for the graph", n.Key)
+	}
+	node := stateres.Node{NID: n.Event, Key: stateres.Key(n.Key), Kind: stateres.KindMember, Rejected: n.Rejected}
+	if _, isMember := store.IsMemberKey(n.Key); !isMember {
+		t, err := tx.IDs.StateTuple(n.Key)
+		if err != nil {
+			return err
+		}
+		node.Kind = stateres.KindOf(t)
+	}
+	for _, nid := range n.Auth {
+		i, ok := g.Lookup(nid)
+		if !ok {
+			return fmt.Errorf("auth event %d of event %d is missing", nid, n.Event)
+		}
+		node.Auth = append(node.Auth, i)
+	}
+	_, err := g.Append(node)
+	return err
+}
+
+// maySee is visibility for an event that does not lie on the line of the room's
+// current states: by the values where it lies.
+func (v *View) maySee(ev *Event) bool {
+	base := ev.VersionBefore()
+	before := v.viewer.At(base)
+	if o := ev.overlay; o != nil {
+		if o.history != nil {
+			before.History = *o.history
+		}
+		if m, ok := o.memberships[v.User]; ok {
+			before.Membership = visibility.ParseMembership(m.String())
+		}
+	}
+	after := before
+	switch p := ev.PDU; {
+	case p.Is(event.TypeHistoryVisibility, ""):
+		after.History = visibility.ParseHistory(p.ContentString("history_visibility"))
+	case ev.IsState && ev.Key == store.MemberKey(v.User):
+		after.Membership = visibility.ParseMembership(p.Membership())
+	}
+	return visibility.May(before, after, v.viewer.JoinsAfter(base))
+}

@@ -1,0 +1,522 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/store"
+)
+
+// gatherTime bounds how long one event may wait for what it refers to.
+const gatherTime = 2 * time.Minute
+
+// maxGathered bounds how many missing events before one are asked for.
+const maxGathered = 50
+
+// RoomVersion is the version of a room that is known here.
+func (e *Engine) RoomVersion(ctx context.Context, room id.Room) (v *roomversion.Version, ok bool, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		row, known, err := tx.Rooms.Get(room)
+		if err != nil || !known {
+			return err
+		}
+		v, ok = roomversion.Get(row.Version)
+		return nil
+	})
+	return v, ok, err
+}
+
+// Receive takes events of one room that another server sent, in the order of their
+// history. The result has an error for each that is refused, and nil for each that is
+// known now: accepted, soft-failed, or there before. One bad event does not
+// concern the others.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu
+func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, raws []jsontext.Value) map[id.Event]error {
+	results := map[id.Event]error{}
+	v, err := e.resident(ctx, room)
+	if err != nil {
+		for _, raw := range raws {
+			if v, ok, _ := e.RoomVersion(ctx, room); ok {
+				if p, err := event.Parse(v, raw); err == nil {
+					results[p.ID] = errcode.Forbidden("this server is not in room %s", room)
+				}
+			}
+		}
+		return results
+	}
+	checked := e.check(ctx, v, room, raws, results)
+	for _, p := range inOrder(checked) {
+		results[p.ID] = e.receiveOne(ctx, origin, v, p, true)
+		if err := results[p.ID]; err != nil {
+			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
+		}
+	}
+	return results
+}
+
+// resident is the version of a room that somebody here is joined to.
+func (e *Engine) resident(ctx context.Context, room id.Room) (*roomversion.Version, error) {
+	h, ok, err := e.Head(ctx, room)
+	if err != nil {
+		return nil, err
+	}
+	if !ok || len(h.Locals) == 0 {
+		return nil, errcode.NotFound("this server is not in room %s", room)
+	}
+	return h.Version, nil
+}
+
+// check is the one place where events of others are checked by themselves: their
+// form, size, room, signatures and content hash. One whose hash does not fit goes on
+// in redacted form. What fails is left out; results tells why, where there is an id.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 1
+func (e *Engine) check(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value, results map[id.Event]error) []*event.PDU {
+	list := make([]*event.PDU, 0, len(raws))
+	for _, raw := range raws {
+		p, err := event.Parse(v, raw)
+		if err == nil && p.Room != room {
+			err = errcode.InvalidParam("the event is of another room")
+		}
+		if err == nil {
+			err = p.CheckLimits()
+		}
+		switch {
+		case err == nil:
+			list = append(list, p)
+		case p != nil && results != nil:
+			results[p.ID] = err
+		default:
+			slog.DebugContext(ctx, "malformed event", "room", room, "error", err)
+		}
+	}
+	return e.verify(ctx, list, results)
+}
+
+// verify checks signatures and content hashes.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 2
+func (e *Engine) verify(ctx context.Context, list []*event.PDU, results map[id.Event]error) []*event.PDU {
+	if len(list) == 0 {
+		return nil
+	}
+	kept := list[:0:0]
+	for i, err := range e.options.Network.VerifyEvents(ctx, list) {
+		p := list[i]
+		if err == nil && !p.CheckContentHash() {
+			p, err = p.Redacted() // 3
+		}
+		if err == nil {
+			kept = append(kept, p)
+			continue
+		}
+		slog.DebugContext(ctx, "event without valid signatures", "event", p.ID, "error", err)
+		if results != nil {
+			results[list[i].ID] = errcode.Forbidden("the event is not signed as it must be: %s", err)
+		}
+	}
+	return kept
+}
+
+// inOrder puts events behind those before them.
+func inOrder(list []*event.PDU) []*event.PDU {
+	return ordered(list, func(p *event.PDU) []id.Event { return p.PrevEvents })
+}
+
+// inAuthOrder puts events behind their auth events.
+func inAuthOrder(list []*event.PDU) []*event.PDU {
+	return ordered(list, func(p *event.PDU) []id.Event { return p.AuthEvents })
+}
+
+// ordered sorts events so that each comes after those that it refers to. It leaves
+// out repetitions, and events that refer to themselves by way of others.
+func ordered(list []*event.PDU, refs func(*event.PDU) []id.Event) []*event.PDU {
+	at := make(map[id.Event]int, len(list))
+	unique := list[:0:0]
+	for _, p := range list {
+		if _, twice := at[p.ID]; !twice {
+			at[p.ID] = len(unique)
+			unique = append(unique, p)
+		}
+	}
+	waits := make([]int, len(unique))
+	after := make([][]int, len(unique))
+	var ready []int
+	for i, p := range unique {
+		for _, name := range refs(p) {
+			if j, ok := at[name]; ok {
+				waits[i]++
+				after[j] = append(after[j], i)
+			}
+		}
+		if waits[i] == 0 {
+			ready = append(ready, i)
+		}
+	}
+	sorted := make([]*event.PDU, 0, len(unique))
+	for ; len(ready) > 0; ready = ready[1:] {
+		sorted = append(sorted, unique[ready[0]])
+		for _, j := range after[ready[0]] {
+			if waits[j]--; waits[j] == 0 {
+				ready = append(ready, j)
+			}
+		}
+	}
+	return sorted
+}
+
+// receiveOne gathers what an event refers to, then has it judged. before: events
+// missing before it are asked for first.
+func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, before bool) error {
+	known, err := e.isKnown(ctx, p)
+	if known || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, gatherTime)
+	defer cancel()
+	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
+		return err
+	}
+	if before {
+		if err := e.gatherBefore(ctx, origin, v, p); err != nil {
+			return err
+		}
+	}
+	_, err = e.arrive(ctx, origin, v, p, false)
+	return err
+}
+
+// arrive has an event judged whose auth events are here; the states before it that
+// are not known are asked for.
+func (e *Engine) arrive(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, forward bool) (verdict, error) {
+	states, err := e.gatherStates(ctx, origin, v, p)
+	if err != nil {
+		return verdict{}, err
+	}
+	var got verdict
+	err = e.write(ctx, p.Room, func(w *writing) (err error) {
+		got, err = w.receive(ctx, arrival{pdu: p, origin: origin, states: states, forward: forward})
+		return err
+	})
+	if err != nil {
+		return got, fmt.Errorf("receive %s: %w", p.ID, err)
+	}
+	if got.event.Flags&store.Rejected != 0 {
+		return got, got.refusal()
+	}
+	return got, nil
+}
+
+// isKnown says whether an event is part of the history here, accepted or not.
+func (e *Engine) isKnown(ctx context.Context, p *event.PDU) (known bool, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		row, ok, err := tx.Events.GetID(p.ID)
+		known = ok && row.Flags&store.Outlier == 0
+		return err
+	})
+	return known, err
+}
+
+// unknown lists which events are not here; asOutliers: outliers count as known.
+func (e *Engine) unknown(ctx context.Context, names []id.Event, asOutliers bool) (missing []id.Event, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		for _, name := range names {
+			row, ok, err := tx.Events.GetID(name)
+			if err != nil {
+				return err
+			}
+			if !ok || !asOutliers && row.Flags&store.Outlier != 0 {
+				missing = append(missing, name)
+			}
+		}
+		return nil
+	})
+	return missing, err
+}
+
+// gatherAuth fetches the auth events of an event that are not here, with their own.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 4
+func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
+	missing, err := e.unknown(ctx, p.AuthEvents, true)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	raws, err := e.options.Network.GetEventAuth(ctx, origin, p.Room, p.ID)
+	if err != nil {
+		slog.DebugContext(ctx, "auth chain not received", "event", p.ID, "from", origin, "error", err)
+	}
+	if err := e.storeOutliers(ctx, v, p.Room, e.check(ctx, v, p.Room, raws, nil)); err != nil {
+		return err
+	}
+	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
+		return err
+	}
+	if err := e.fetchOutliers(ctx, origin, v, p.Room, missing); err != nil {
+		return err
+	}
+	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
+		return err
+	}
+	return errcode.Forbidden("auth events of the event are not to be had: %v", missing)
+}
+
+// maxFetched bounds how many events are asked for one by one.
+const maxFetched = 500
+
+// fetchOutliers fetches events one by one, and the auth events that they turn out to need.
+func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, names []id.Event) error {
+	asked := map[id.Event]bool{}
+	var got []*event.PDU
+	for queue := slices.Clone(names); len(queue) > 0 && len(asked) < maxFetched; {
+		name := queue[0]
+		if queue = queue[1:]; asked[name] {
+			continue
+		}
+		asked[name] = true
+		raw, err := e.options.Network.GetEvent(ctx, from, name)
+		if err != nil {
+			slog.DebugContext(ctx, "event not received", "event", name, "from", from, "error", err)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
+			if p.ID != name {
+				continue
+			}
+			got = append(got, p)
+			more, err := e.unknown(ctx, p.AuthEvents, true)
+			if err != nil {
+				return err
+			}
+			queue = append(queue, more...)
+		}
+	}
+	return e.storeOutliers(ctx, v, room, got)
+}
+
+// gatherBefore asks for the events between what is known and an event, if any are missing.
+// spec: server-server-api#backfilling-and-retrieving-missing-events
+func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
+	missing, err := e.unknown(ctx, p.PrevEvents, false)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	h, ok, err := e.Head(ctx, p.Room)
+	if err != nil || !ok {
+		return err
+	}
+	q := MissingEvents{Latest: []id.Event{p.ID}, Limit: maxGathered}
+	for _, x := range h.extremities[:min(len(h.extremities), maxPrevEvents)] {
+		q.Earliest = append(q.Earliest, x.ID)
+	}
+	raws, err := e.options.Network.GetMissingEvents(ctx, origin, p.Room, q)
+	if err != nil {
+		slog.DebugContext(ctx, "missing events not received", "event", p.ID, "from", origin, "error", err)
+		return ctx.Err() // the state before the event can still be asked for
+	}
+	for _, q := range inOrder(e.check(ctx, v, p.Room, raws[:min(len(raws), 2*maxGathered)], nil)) {
+		if q.ID == p.ID {
+			continue
+		}
+		if err := e.receiveOne(ctx, origin, v, q, false); err != nil {
+			slog.DebugContext(ctx, "missing event refused", "event", q.ID, "from", origin, "error", err)
+			if ctx.Err() != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gatherStates asks for the state after each of an event's prev_events that is not
+// known here.
+func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (map[id.Event]*StateMap, error) {
+	missing, err := e.unknown(ctx, p.PrevEvents, false)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	states := map[id.Event]*StateMap{}
+	for _, name := range missing {
+		m, err := e.fetchStateAfter(ctx, origin, v, p.Room, name)
+		if err != nil {
+			return nil, fmt.Errorf("state after %s from %s: %w", name, origin, err)
+		}
+		states[name] = m
+	}
+	return states, nil
+}
+
+// fetchStateAfter asks a server for the state after an event. What of it is not here
+// is fetched and kept as outliers.
+func (e *Engine) fetchStateAfter(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (*StateMap, error) {
+	state, chain, err := e.options.Network.GetRoomStateIDs(ctx, from, room, at)
+	if err != nil {
+		return nil, err
+	}
+	wanted := append(append(slices.Clone(state), chain...), at)
+	missing, err := e.unknown(ctx, wanted, true)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > maxFetched/10 {
+		if err := e.fetchState(ctx, from, v, room, at); err != nil {
+			return nil, err
+		}
+		if missing, err = e.unknown(ctx, missing, true); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.fetchOutliers(ctx, from, v, room, missing); err != nil {
+		return nil, err
+	}
+	return e.stateOf(ctx, room, append(state, at))
+}
+
+// fetchState fetches a whole state with its auth chain.
+func (e *Engine) fetchState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) error {
+	var list []*event.PDU
+	err := e.options.Network.GetRoomState(ctx, from, room, at, func(_ StatePart, raw jsontext.Value) error {
+		p, err := event.Parse(v, raw)
+		if err != nil || p.Room != room {
+			slog.DebugContext(ctx, "malformed event in a state", "room", room, "from", from, "error", err)
+			return nil
+		}
+		list = append(list, p)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return e.storeOutliers(ctx, v, room, e.verify(ctx, list, nil))
+}
+
+// stateOf is the state that some events make, as far as they are here and were not
+// rejected. The last may be any event: it counts if it sets an entry.
+func (e *Engine) stateOf(ctx context.Context, room id.Room, names []id.Event) (*StateMap, error) {
+	m := newStateMap(nil)
+	err := e.store.View(ctx, func(tx *store.Tx) error {
+		nid, ok, err := tx.Rooms.Find(room)
+		if err != nil || !ok {
+			return err
+		}
+		for _, name := range names {
+			row, ok, err := tx.Events.GetID(name)
+			if err != nil {
+				return err
+			}
+			if ok && row.Room == nid && row.IsState && row.Flags&store.Rejected == 0 {
+				m = m.Set(row.Key, row.NID)
+			}
+		}
+		return nil
+	})
+	return m, err
+}
+
+// outlierBatch is how many outliers share one write set.
+const outlierBatch = 500
+
+// storeOutliers keeps events beside the timeline: auth events, states of others. Each
+// is judged by its auth events, which must be here or among them.
+func (e *Engine) storeOutliers(ctx context.Context, v *roomversion.Version, room id.Room, list []*event.PDU) error {
+	for batch := range slices.Chunk(inAuthOrder(list), outlierBatch) {
+		err := e.write(ctx, room, func(w *writing) error { return w.addOutliers(ctx, batch) })
+		if err != nil {
+			return fmt.Errorf("keep outliers of %s: %w", room, err)
+		}
+	}
+	return nil
+}
+
+func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	w.fresh = make(map[id.Event]*Event, len(list))
+	if err := w.engine.makeAllNames(ctx, list); err != nil {
+		return err
+	}
+	return w.engine.store.View(ctx, func(tx *store.Tx) error {
+		for _, p := range list {
+			if _, ok, err := tx.Events.Find(p.ID); err != nil || ok {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if err := w.addOutlier(ctx, tx, p); err != nil && !errors.Is(err, errMissingAuth) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) error {
+	auth, err := w.authEvents(tx, p)
+	if err != nil {
+		return err
+	}
+	reason, err := w.denied(tx, p, auth, nil)
+	if err != nil {
+		return err
+	}
+	n, ok, err := findNames(tx, Proposal{Sender: p.Sender, Type: p.Type, StateKey: p.StateKey})
+	if err != nil || !ok {
+		return fmt.Errorf("names of %s (%v): %w", p.ID, ok, err)
+	}
+	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	if err != nil {
+		return err
+	}
+	ev := &Event{PDU: p, Event: store.Event{
+		NID: nid, Room: w.head.NID, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
+		Depth: p.Depth, TS: p.OriginServerTS, Flags: store.Outlier,
+	}}
+	if reason != nil {
+		ev.Flags |= store.Rejected
+	}
+	en := entry{event: ev}
+	for _, a := range auth {
+		en.auth = append(en.auth, a.NID)
+	}
+	w.fresh[p.ID] = ev
+	return w.append(en, w.head.extremities)
+}
+
+// makeAllNames makes the numbers of what events name, where there are none yet.
+func (e *Engine) makeAllNames(ctx context.Context, list []*event.PDU) error {
+	var without []Proposal
+	err := e.store.View(ctx, func(tx *store.Tx) error {
+		for _, p := range list {
+			q := Proposal{Sender: p.Sender, Type: p.Type, StateKey: p.StateKey}
+			if _, ok, err := findNames(tx, q); err != nil {
+				return err
+			} else if !ok {
+				without = append(without, q)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(without) == 0 {
+		return err
+	}
+	return e.store.Update(ctx, func(tx *store.Tx) error {
+		for _, q := range without {
+			if err := makeNames(tx, q); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,82 @@
+package room
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// servers are those with joined members in a room. It is immutable, but for what it
+// remembers of the set that the store has for it.
+type servers struct {
+	list   []store.ServerCount // in order of nids
+	others atomic.Int64        // the set of all but this server; 0: not known yet; nobody
+}
+
+const nobody = -1
+
+func readServers(tx *store.Tx, room store.RoomNID) (*servers, error) {
+	list, err := tx.RoomServers.Counts(room)
+	return &servers{list: list}, err
+}
+
+// with is the servers once a member has joined (1) or left (-1).
+func (s *servers) with(server store.ServerNID, joins int64) *servers {
+	if joins == 0 {
+		return s
+	}
+	i, found := slices.BinarySearchFunc(s.list, server, func(c store.ServerCount, nid store.ServerNID) int { return int(c.Server - nid) })
+	list := slices.Clone(s.list)
+	switch {
+	case !found && joins > 0:
+		list = slices.Insert(list, i, store.ServerCount{Server: server, Joined: joins})
+	case found && list[i].Joined+joins <= 0:
+		list = slices.Delete(list, i, i+1)
+	case found:
+		list[i].Joined += joins
+		same := &servers{list: list}
+		same.others.Store(s.others.Load())
+		return same
+	}
+	return &servers{list: list}
+}
+
+// destinations is the set of servers that are told of what happens: all but this
+// one, and the one that knows already. 0: nobody.
+func (s *servers) destinations(tx *store.Tx, self, origin id.Server) (int64, error) {
+	if set := s.others.Load(); set != 0 && origin == "" {
+		return max(set, 0), nil
+	}
+	without := make([]store.ServerNID, 0, 2)
+	for _, name := range []id.Server{self, origin} {
+		if name == "" {
+			continue
+		}
+		nid, ok, err := tx.IDs.FindServer(name)
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			without = append(without, nid)
+		}
+	}
+	others := make([]store.ServerNID, 0, len(s.list))
+	for _, c := range s.list {
+		if !slices.Contains(without, c.Server) {
+			others = append(others, c.Server)
+		}
+	}
+	if len(others) == 0 {
+		if origin == "" {
+			s.others.Store(nobody)
+		}
+		return 0, nil
+	}
+	set, err := tx.Outgoing.Set(others)
+	if err == nil && origin == "" {
+		tx.AfterCommit(func() { s.others.Store(set) })
+	}
+	return set, err
+}
