@@ -67,6 +67,7 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 		}}
 		if ok {
 			en.stored, en.event.NID = true, known.NID
+			en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
 		}
 		v.reason, err = w.judge(ctx, tx, a, &en, &extremities)
 		return err
@@ -333,16 +334,11 @@ func (w *writing) isLate(tx *store.Tx, p *event.PDU) (bool, error) {
 	return late, err
 }
 
-// advance works out the extremities after an event, and the room's current state.
+// advance works out the extremities after an event, and the room's current state. late:
+// it belongs in the middle of the history, what comes after it is known.
 func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, prev []*Event, extremities *[]*Event) error {
 	ev := en.event
-	if late {
-		// It is in the middle of the history: what comes after it is known.
-		ev.CurrentState = w.head.StateVersion
-		en.then(func(tx *store.Tx, row store.Event) error { return tx.Gaps.Found(row.Room, row.ID) })
-		return nil
-	}
-	remaining, err := w.remaining(tx, prev)
+	next, err := w.remaining(tx, prev)
 	if err != nil {
 		return err
 	}
@@ -350,28 +346,25 @@ func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, 
 	if ev.IsState {
 		after = before.Set(ev.Key, ev.NID)
 	}
-	linear := before == w.head.State && len(remaining) == 0 && ev.overlay == nil && ev.StateBefore == w.head.StateVersion
-	current := after
-	if len(remaining) > 0 {
-		states := []*StateMap{after}
-		for _, x := range remaining {
-			m, err := w.engine.stateAfter(tx, w.head, x)
-			if err != nil {
-				return err
-			}
-			states = append(states, m)
+	if late {
+		en.then(func(tx *store.Tx, row store.Event) error { return tx.Gaps.Found(row.Room, row.ID) })
+		if len(next) == 0 {
+			next = w.head.extremities
 		}
-		if current, err = w.resolve(tx, states); err != nil {
+	} else {
+		next = append(next, ev)
+	}
+	current := w.head.State
+	if !late || len(next) < len(w.head.extremities) {
+		if current, err = w.currentState(tx, next, ev, after); err != nil {
 			return err
 		}
 	}
-	*extremities = append(slices.Clone(remaining), ev)
+	*extremities = next
 	if en.changes, err = w.changesTo(tx, current, ev); err != nil {
 		return err
 	}
-	if linear && ev.IsState && len(en.changes) == 0 {
-		linear = false // it changes nothing: another event's version follows
-	}
+	linear := !late && len(next) == 1 && ev.StateBefore == w.head.StateVersion && ev.IsState == (len(en.changes) == 1)
 	if !linear {
 		ev.CurrentState = w.head.StateVersion
 		if len(en.changes) > 0 {
@@ -379,6 +372,22 @@ func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, 
 		}
 	}
 	return nil
+}
+
+// currentState is the state after all extremities; that after one is given.
+func (w *writing) currentState(tx *store.Tx, extremities []*Event, ev *Event, after *StateMap) (*StateMap, error) {
+	var states []*StateMap
+	for _, x := range extremities {
+		m := after
+		if x != ev {
+			var err error
+			if m, err = w.engine.stateAfter(tx, w.head, x); err != nil {
+				return nil, err
+			}
+		}
+		states = append(states, m)
+	}
+	return w.resolve(tx, states)
 }
 
 // remaining are the extremities that an event does not come after. Rejected and

@@ -177,7 +177,7 @@ func (w *writing) resolve(tx *store.Tx, states []*StateMap) (*StateMap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve state of %s: %w", w.head.ID, err)
 	}
-	return resolved(g, states, resolution.Resolved), nil
+	return resolved(g, states, resolution.Resolved, conflict.Unconflicted()), nil
 }
 
 // distinct leaves out states that are there already.
@@ -191,12 +191,15 @@ func distinct(states []*StateMap) []*StateMap {
 	return kept
 }
 
-// resolved puts what was decided in the place of what the states disagree about.
-func resolved(g *stateres.Graph, states []*StateMap, decided stateres.Set) *StateMap {
+// resolved puts what was decided in the place of what the states differ in. In version
+// 1, an entry that only some states have is no matter of dispute.
+func resolved(g *stateres.Graph, states []*StateMap, decided, unconflicted stateres.Set) *StateMap {
 	m := states[0]
 	for _, other := range states[1:] {
 		for _, c := range states[0].Diff(other) {
 			if i, ok := g.Find(decided, stateres.Key(c.Key)); ok {
+				m = m.Set(c.Key, g.NID(i))
+			} else if i, ok := g.Find(unconflicted, stateres.Key(c.Key)); ok {
 				m = m.Set(c.Key, g.NID(i))
 			} else {
 				m = m.Without(c.Key)

@@ -15,7 +15,7 @@ import (
 // and once there is space the same server goes on.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
 		if os.Getenv("HEARTH_CI") != "" {
 			t.Fatalf("mount a small disk: %v", err)
 		}

@@ -96,6 +96,9 @@ func (h *Head) decode(t event.StateTuple, p *event.PDU) (levels bool) {
 }
 
 func (h *Head) compile() (err error) {
+	if h.Create == nil {
+		return nil // of the room only outliers are known so far
+	}
 	if h.Levels, err = authrules.ParsePowerLevels(h.Version, h.Create, h.PowerLevels); err != nil {
 		return fmt.Errorf("power levels of %s: %w", h.ID, err)
 	}
@@ -116,27 +119,44 @@ func (h *Head) after(changes []change, extremities []*Event) (*Head, error) {
 	}
 	n.past = append(slices.Clone(h.past[max(0, len(h.past)-maxPast+1):]), pastState{h.StateVersion, h.State})
 	n.StateVersion++
-	levels := false
 	for _, c := range changes {
-		if c.event == 0 {
-			n.State = n.State.Without(c.key)
-		} else {
-			n.State = n.State.Set(c.key, c.event)
-		}
+		n.State = n.State.With([]store.StateEntry{{Key: c.key, Event: c.event}})
+	}
+	return &n, n.apply(changes)
+}
+
+// afterSnapshot is the head with a state that another server told.
+func (h *Head) afterSnapshot(state *StateMap, changes []change) (*Head, error) {
+	n := *h
+	if len(changes) == 0 {
+		return &n, nil
+	}
+	n.past = nil
+	n.StateVersion++
+	n.State = state
+	return &n, n.apply(changes)
+}
+
+// apply keeps what the head knows beside the state itself in step with it.
+func (n *Head) apply(changes []change) error {
+	levels := false
+	joins := map[store.ServerNID]int64{}
+	for _, c := range changes {
 		if m := c.member; m != nil {
 			n.count(m.before, -1)
 			n.count(m.after, +1)
 			if m.local {
 				n.Locals = withLocal(n.Locals, m.user, m.after == store.Join)
 			}
-			n.servers = n.servers.with(m.server, m.joins())
+			joins[m.server] += m.joins()
 		}
 		levels = n.decode(c.tuple, c.after) || levels
 	}
+	n.servers = n.servers.with(joins)
 	if levels {
-		return &n, n.compile()
+		return n.compile()
 	}
-	return &n, nil
+	return nil
 }
 
 func (h *Head) count(m store.Membership, by int64) {

@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -23,6 +24,7 @@ type Change struct {
 	IsDirect  bool           // an invite to a direct chat
 	Content   jsontext.Value // further keys of the content of a join
 	Timestamp int64
+	Via       []id.Server // servers that may know the room
 }
 
 // memberContent is the content of a membership event.
@@ -93,10 +95,26 @@ func (w *writing) membership(ctx context.Context, user id.User) (m store.Members
 	return m, err
 }
 
-// Join makes the sender a member. Joining again changes nothing.
+// Join makes the sender a member, by way of another server if nobody here is one.
+// Joining again changes nothing.
 // spec: client-server-api#joining-rooms
 func (e *Engine) Join(ctx context.Context, c Change) error {
 	c.Target = c.Sender
+	here, err := e.isResident(ctx, c.Room)
+	if err != nil {
+		return err
+	}
+	if !here && e.options.Network != nil {
+		return e.joinRemote(ctx, c)
+	}
+	err = e.joinLocal(ctx, c)
+	if errors.Is(err, errNobodyInvites) && len(c.Via) > 0 && e.options.Network != nil {
+		return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinThrough(ctx, server, c) })
+	}
+	return err
+}
+
+func (e *Engine) joinLocal(ctx context.Context, c Change) error {
 	return e.write(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)
 		if err != nil || m == store.Join && c.Content == nil {

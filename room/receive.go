@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -218,7 +219,7 @@ func (e *Engine) arrive(ctx context.Context, origin id.Server, v *roomversion.Ve
 // isKnown says whether an event is part of the history here, accepted or not.
 func (e *Engine) isKnown(ctx context.Context, p *event.PDU) (known bool, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
-		row, ok, err := tx.Events.GetID(p.ID)
+		row, ok, err := tx.Events.Know(p.ID)
 		known = ok && row.Flags&store.Outlier == 0
 		return err
 	})
@@ -229,7 +230,7 @@ func (e *Engine) isKnown(ctx context.Context, p *event.PDU) (known bool, err err
 func (e *Engine) unknown(ctx context.Context, names []id.Event, asOutliers bool) (missing []id.Event, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		for _, name := range names {
-			row, ok, err := tx.Events.GetID(name)
+			row, ok, err := tx.Events.Know(name)
 			if err != nil {
 				return err
 			}
@@ -403,24 +404,28 @@ func (e *Engine) fetchState(ctx context.Context, from id.Server, v *roomversion.
 // stateOf is the state that some events make, as far as they are here and were not
 // rejected. The last may be any event: it counts if it sets an entry.
 func (e *Engine) stateOf(ctx context.Context, room id.Room, names []id.Event) (*StateMap, error) {
-	m := newStateMap(nil)
+	events := make(map[store.StateKey]store.EventNID, len(names))
 	err := e.store.View(ctx, func(tx *store.Tx) error {
 		nid, ok, err := tx.Rooms.Find(room)
 		if err != nil || !ok {
 			return err
 		}
 		for _, name := range names {
-			row, ok, err := tx.Events.GetID(name)
+			row, ok, err := tx.Events.Know(name)
 			if err != nil {
 				return err
 			}
 			if ok && row.Room == nid && row.IsState && row.Flags&store.Rejected == 0 {
-				m = m.Set(row.Key, row.NID)
+				events[row.Key] = row.NID
 			}
 		}
 		return nil
 	})
-	return m, err
+	entries := make([]store.StateEntry, 0, len(events))
+	for _, key := range slices.Sorted(maps.Keys(events)) {
+		entries = append(entries, store.StateEntry{Key: key, Event: events[key]})
+	}
+	return newStateMap(entries), err
 }
 
 // outlierBatch is how many outliers share one write set.

@@ -51,6 +51,9 @@ func (w *writing) authorisingUser(ctx context.Context, user id.User, m store.Mem
 	return via, err
 }
 
+// errNobodyInvites: another server may have somebody who may.
+var errNobodyInvites = errcode.New(400, "M_UNABLE_TO_GRANT_JOIN", "nobody of this server in the room may invite")
+
 func (w *writing) inAllowedRoom(tx *store.Tx, user id.User, rules joinRules) (bool, error) {
 	nid, ok, err := tx.IDs.FindUser(user)
 	if err != nil || !ok {
@@ -85,5 +88,5 @@ func (w *writing) localInviter(tx *store.Tx) (id.User, error) {
 			return user, nil
 		}
 	}
-	return "", errcode.Forbidden("nobody of this server in the room may invite")
+	return "", errNobodyInvites
 }

@@ -56,6 +56,7 @@ type Engine struct {
 	rooms *otter.Cache[id.Room, *room]
 
 	acls         aclCache
+	joining      roomLocks // who joins a room by way of another server
 	nids         nidBlock
 	lastCreation atomic.Int64
 }

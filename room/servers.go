@@ -1,6 +1,7 @@
 package room
 
 import (
+	"maps"
 	"slices"
 	"sync/atomic"
 
@@ -22,25 +23,35 @@ func readServers(tx *store.Tx, room store.RoomNID) (*servers, error) {
 	return &servers{list: list}, err
 }
 
-// with is the servers once a member has joined (1) or left (-1).
-func (s *servers) with(server store.ServerNID, joins int64) *servers {
-	if joins == 0 {
+// with is the servers once members have joined, or left below zero.
+func (s *servers) with(joins map[store.ServerNID]int64) *servers {
+	counts := make(map[store.ServerNID]int64, len(s.list)+len(joins))
+	changed, others := false, false
+	for _, c := range s.list {
+		counts[c.Server] = c.Joined
+	}
+	for server, n := range joins {
+		if n == 0 {
+			continue
+		}
+		before := counts[server]
+		counts[server] += n
+		changed = true
+		others = others || (before > 0) != (counts[server] > 0)
+	}
+	if !changed {
 		return s
 	}
-	i, found := slices.BinarySearchFunc(s.list, server, func(c store.ServerCount, nid store.ServerNID) int { return int(c.Server - nid) })
-	list := slices.Clone(s.list)
-	switch {
-	case !found && joins > 0:
-		list = slices.Insert(list, i, store.ServerCount{Server: server, Joined: joins})
-	case found && list[i].Joined+joins <= 0:
-		list = slices.Delete(list, i, i+1)
-	case found:
-		list[i].Joined += joins
-		same := &servers{list: list}
-		same.others.Store(s.others.Load())
-		return same
+	next := &servers{list: make([]store.ServerCount, 0, len(counts))}
+	for _, server := range slices.Sorted(maps.Keys(counts)) {
+		if counts[server] > 0 {
+			next.list = append(next.list, store.ServerCount{Server: server, Joined: counts[server]})
+		}
 	}
-	return &servers{list: list}
+	if !others {
+		next.others.Store(s.others.Load())
+	}
+	return next
 }
 
 // destinations is the set of servers that are told of what happens: all but this

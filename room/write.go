@@ -305,13 +305,18 @@ func (w *writing) build(p Proposal, a auth) (*event.PDU, error) {
 		proto.OriginServerTS = now()
 	}
 	if w.head.Version.EventID == 1 {
-		proto.EventID = id.Event("$" + rand.Text() + ":" + string(o.Server))
+		proto.EventID = w.engine.newEventID()
 	}
 	for _, x := range w.head.extremities[:min(len(w.head.extremities), maxPrevEvents)] {
 		proto.PrevEvents = append(proto.PrevEvents, x.PDU.Ref())
 		proto.Depth = max(proto.Depth, min(x.Depth, maxDepth-1)+1)
 	}
 	return event.Build(w.head.Version, proto, o.Server, o.KeyID, o.Key)
+}
+
+// newEventID is for room versions 1 and 2, where events are named by chance.
+func (e *Engine) newEventID() id.Event {
+	return id.Event("$" + rand.Text() + ":" + string(e.options.Server))
 }
 
 // maxDepth is the greatest integer of canonical JSON. spec: rooms/v6

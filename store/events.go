@@ -57,6 +57,7 @@ const (
 	// An event that was known beside the timeline takes its place in it.
 	placeEvent  = `UPDATE events SET position = $2, state_before = $3, flags = $4, current_state = $5 WHERE event_nid = $1`
 	redactEvent = `UPDATE events SET body = $2, redacted_by = $3 WHERE event_nid = $1`
+	knowEvent   = `SELECT event_nid, room_nid, COALESCE(skey, -1), flags FROM events WHERE event_key = $1`
 	loadEvents  = `SELECT ` + eventColumns + ` FROM events WHERE event_nid IN (
 		SELECT value FROM json_each($1) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($1::json) -- only: postgres
@@ -184,6 +185,24 @@ func (t Events) Get(nid EventNID) (Event, bool, error) { return one(t.tx, scanEv
 // GetID reads an event by its id.
 func (t Events) GetID(e id.Event) (Event, bool, error) {
 	return one(t.tx, scanEvent, getEventID, EventKey(e))
+}
+
+// Known is what is known of an event without its body.
+type Known struct {
+	NID     EventNID
+	Room    RoomNID
+	Key     StateKey // of a state event
+	IsState bool
+	Flags   EventFlags
+}
+
+// Know looks an event up without its body.
+func (t Events) Know(e id.Event) (Known, bool, error) {
+	return one(t.tx, func(r scanner) (k Known, err error) {
+		err = r.Scan(&k.NID, &k.Room, &k.Key, &k.Flags)
+		k.IsState = k.Key >= 0
+		return k, err
+	}, knowEvent, EventKey(e))
 }
 
 // Load reads several events, in no order; missing ones are left out.

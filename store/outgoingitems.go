@@ -94,7 +94,7 @@ func (t Outgoing) Destinations(set int64) ([]ServerNID, error) {
 
 // packDifferences writes rising numbers in variable length.
 func packDifferences(numbers []int64) []byte {
-	var b []byte
+	b := []byte{} // not NULL
 	last := int64(0)
 	for _, n := range numbers {
 		b = binary.AppendVarint(b, n-last)

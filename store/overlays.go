@@ -42,7 +42,7 @@ func (t Overlays) Get(nid int64) (Overlay, bool, error) {
 
 // packEntries writes entries as differences of keys, and events, in variable length.
 func packEntries(entries []StateEntry) []byte {
-	var b []byte
+	b := []byte{} // not NULL
 	last := StateKey(0)
 	for _, e := range entries {
 		b = binary.AppendVarint(b, e.Key-last)
@@ -70,7 +70,7 @@ func unpackEntries(b []byte) ([]StateEntry, error) {
 
 // packNumbers writes numbers in variable length.
 func packNumbers(numbers []int64) []byte {
-	var b []byte
+	b := []byte{} // not NULL
 	for _, n := range numbers {
 		b = binary.AppendVarint(b, n)
 	}

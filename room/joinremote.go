@@ -1,0 +1,520 @@
+package room
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/matrix/signing"
+	"hearth/store"
+)
+
+// maxVia bounds how many servers are asked, one after the other, to let somebody in.
+const maxVia = 20
+
+// isResident says whether somebody here is joined to a room, so that its state is known.
+func (e *Engine) isResident(ctx context.Context, room id.Room) (bool, error) {
+	h, ok, err := e.Head(ctx, room)
+	return ok && len(h.Locals) > 0, err
+}
+
+// candidates are the servers that may know a room: those that the user named, the one
+// that invited them, and the one that made the room.
+func (e *Engine) candidates(ctx context.Context, c Change) ([]id.Server, error) {
+	list := slices.Clone(c.Via)
+	inviter, err := e.inviter(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if inviter != "" {
+		list = append([]id.Server{inviter.Server()}, list...)
+	}
+	list = append(list, c.Room.Server()) // none in room version 12
+	var unique []id.Server
+	for _, s := range list {
+		if s != "" && s != e.options.Server && !slices.Contains(unique, s) {
+			unique = append(unique, s)
+		}
+	}
+	return unique[:min(len(unique), maxVia)], nil
+}
+
+// inviter is who invited a user to a room that is not known otherwise.
+func (e *Engine) inviter(ctx context.Context, c Change) (sender id.User, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		room, ok, err := tx.Rooms.Find(c.Room)
+		if err != nil || !ok {
+			return err
+		}
+		user, ok, err := tx.IDs.FindUser(c.Target)
+		if err != nil || !ok {
+			return err
+		}
+		m, ok, err := tx.Members.Get(room, user)
+		if err != nil || !ok || m.Membership != store.Invite {
+			return err
+		}
+		events, err := e.Events(tx, []store.EventNID{m.Event})
+		if err == nil {
+			sender = events[0].PDU.Sender
+		}
+		return err
+	})
+	return sender, err
+}
+
+// eachVia asks servers one after the other until one has done what fn asks of it. A
+// server that refuses for good ends it: others would refuse as well.
+func (e *Engine) eachVia(ctx context.Context, c Change, fn func(context.Context, id.Server) error) error {
+	servers, err := e.candidates(ctx, c)
+	if err != nil {
+		return err
+	}
+	if e.options.Network == nil || len(servers) == 0 {
+		return errcode.NotFound("room %s is not known here, and no server that may know it was named", c.Room)
+	}
+	var refusals []error
+	for _, server := range servers {
+		if err = fn(ctx, server); err == nil {
+			return nil
+		}
+		slog.InfoContext(ctx, "a server did not let us in", "room", c.Room, "user", c.Target, "server", server, "error", err)
+		refusals = append(refusals, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	// What a server says of the request itself is worth more than that another is down.
+	for _, err := range refusals {
+		if refused := (*errcode.Error)(nil); errors.As(err, &refused) && refused.Status < 500 {
+			return refused
+		}
+	}
+	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, refusals[len(refusals)-1])
+}
+
+func knownVersions() (names []string) {
+	for _, v := range roomversion.All() {
+		names = append(names, v.ID)
+	}
+	return names
+}
+
+// handshake has another server propose a membership event of a user here, and builds it.
+func (e *Engine) handshake(ctx context.Context, server id.Server, m store.Membership, c Change) (*event.PDU, *roomversion.Version, error) {
+	t, err := e.options.Network.MakeMembership(ctx, server, m, c.Room, c.Target, knownVersions())
+	if err != nil {
+		return nil, nil, err
+	}
+	if t.RoomVersion == "" {
+		t.RoomVersion = "1"
+	}
+	v, ok := roomversion.Get(t.RoomVersion)
+	if !ok {
+		return nil, nil, errcode.UnsupportedRoomVersion("room version %q is not supported here", t.RoomVersion)
+	}
+	p, err := e.buildFromTemplate(ctx, v, t, m, c)
+	return p, v, err
+}
+
+// template is what is taken over of an event that another server proposes. All else
+// is ours: what we sign is what we built.
+type template struct {
+	Depth      int64            `json:"depth"`
+	PrevEvents []jsontext.Value `json:"prev_events"`
+	AuthEvents []jsontext.Value `json:"auth_events"`
+	Content    struct {
+		AuthorisedVia id.User `json:"join_authorised_via_users_server"`
+	} `json:"content"`
+}
+
+func (e *Engine) buildFromTemplate(ctx context.Context, v *roomversion.Version, t Template, m store.Membership, c Change) (*event.PDU, error) {
+	var proposed template
+	if err := json.Unmarshal(t.Event, &proposed); err != nil {
+		return nil, errcode.New(502, "M_UNKNOWN", "the other server proposed a malformed event: %s", err)
+	}
+	content := memberContent{Membership: m.String(), Reason: c.Reason, Rest: without(c.Content,
+		"membership", "displayname", "avatar_url", "reason", "is_direct", "join_authorised_via_users_server")}
+	if m == store.Join {
+		content.AuthorisedVia = proposed.Content.AuthorisedVia
+	}
+	if m != store.Leave {
+		p, err := e.options.Profile(ctx, c.Target)
+		if err != nil {
+			return nil, fmt.Errorf("profile of %s: %w", c.Target, err)
+		}
+		content.DisplayName, content.AvatarURL = p.DisplayName, p.AvatarURL
+	}
+	raw, err := json.Marshal(content)
+	if err != nil {
+		return nil, fmt.Errorf("membership content: %w", err)
+	}
+	key := string(c.Target)
+	proto := event.Proto{
+		Room: c.Room, Type: event.TypeMember, StateKey: &key, Sender: c.Target, Content: raw,
+		Depth: max(1, min(proposed.Depth, v.MaxDepth())), OriginServerTS: now(),
+	}
+	if proto.PrevEvents, err = parseRefs(v, proposed.PrevEvents, event.MaxPrevEvents); err != nil {
+		return nil, err
+	}
+	if proto.AuthEvents, err = parseRefs(v, proposed.AuthEvents, event.MaxAuthEvents); err != nil {
+		return nil, err
+	}
+	if v.EventID == roomversion.EventIDField {
+		proto.EventID = e.newEventID()
+	}
+	return event.Build(v, proto, e.options.Server, e.options.KeyID, e.options.Key)
+}
+
+// parseRefs reads the events that a template names.
+func parseRefs(v *roomversion.Version, raws []jsontext.Value, most int) (refs []event.Ref, err error) {
+	malformed := errcode.New(502, "M_UNKNOWN", "the other server proposed an event with malformed references")
+	if len(raws) > most {
+		return nil, malformed
+	}
+	for _, raw := range raws {
+		var ref event.Ref
+		if !v.EventRefsArePairs {
+			if json.Unmarshal(raw, &ref.ID) != nil {
+				return nil, malformed
+			}
+			refs = append(refs, ref)
+			continue
+		}
+		var hashes struct {
+			SHA256 string `json:"sha256"`
+		}
+		pair := []any{&ref.ID, &hashes}
+		if json.Unmarshal(raw, &pair) != nil || len(pair) != 2 {
+			return nil, malformed
+		}
+		hash, err := signing.DecodeBase64(hashes.SHA256)
+		if err != nil || len(hash) != sha256.Size {
+			return nil, malformed
+		}
+		ref.Hash = [sha256.Size]byte(hash)
+		refs = append(refs, ref)
+	}
+	return refs, nil
+}
+
+// joinRemote joins a room by way of a server that is in it.
+// spec: server-server-api#joining-rooms
+func (e *Engine) joinRemote(ctx context.Context, c Change) error {
+	unlock, err := e.joining.lock(ctx, c.Room)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if here, err := e.isResident(ctx, c.Room); err != nil {
+		return err
+	} else if here {
+		return e.joinLocal(ctx, c) // somebody else was quicker
+	}
+	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinVia(ctx, server, c) })
+}
+
+func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error {
+	join, v, err := e.handshake(ctx, server, store.Join, c)
+	if err != nil {
+		return err
+	}
+	var told roomState
+	answer, err := e.options.Network.SendJoin(ctx, server, join, false, func(part StatePart, raw jsontext.Value) error {
+		return told.add(v, c.Room, part, raw)
+	})
+	if err != nil {
+		return err
+	}
+	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
+		return err
+	}
+	if err := e.adopt(ctx, v, c.Room, &told); err != nil {
+		return err
+	}
+	state, err := e.stateOf(ctx, c.Room, told.state)
+	if err != nil {
+		return err
+	}
+	return e.write(ctx, c.Room, func(w *writing) error { return w.joined(ctx, state, join) })
+}
+
+// roomState is what another server tells of a room's state.
+type roomState struct {
+	events []*event.PDU // state and auth chain
+	state  []id.Event
+	create *event.PDU
+}
+
+func (s *roomState) add(v *roomversion.Version, room id.Room, part StatePart, raw jsontext.Value) error {
+	p, err := event.Parse(v, raw)
+	if err != nil || p.Room != room || !p.IsState() {
+		return nil // what is malformed is no part of the state
+	}
+	s.events = append(s.events, p)
+	if part == InState {
+		s.state = append(s.state, p.ID)
+		if p.Is(event.TypeCreate, "") {
+			s.create = p
+		}
+	}
+	return nil
+}
+
+// countersigned is our join as the other server returned it, if that server signed it
+// too; restricted rooms ask for it. It must be the same event.
+func (e *Engine) countersigned(ctx context.Context, v *roomversion.Version, join *event.PDU, returned jsontext.Value) (*event.PDU, error) {
+	if returned == nil {
+		return join, nil
+	}
+	p, err := event.Parse(v, returned)
+	if err != nil || p.ID != join.ID {
+		return nil, errcode.New(502, "M_UNKNOWN", "the other server returned another event than our join")
+	}
+	if errs := e.options.Network.VerifyEvents(ctx, []*event.PDU{p}); errs[0] != nil || !p.CheckContentHash() {
+		return join, nil
+	}
+	return p, nil
+}
+
+// adopt makes a room known that nobody here was in so far, with the events that
+// another server told of it, as outliers.
+func (e *Engine) adopt(ctx context.Context, v *roomversion.Version, room id.Room, told *roomState) error {
+	events := e.verify(ctx, told.events, nil)
+	told.events = nil
+	if told.create == nil || !slices.ContainsFunc(events, func(p *event.PDU) bool { return p.ID == told.create.ID }) {
+		return errcode.New(502, "M_UNKNOWN", "the other server told a state without a valid create event")
+	}
+	if version := told.create.ContentString("room_version"); version != v.ID && !(version == "" && v.ID == "1") {
+		return errcode.New(502, "M_UNKNOWN", "the other server told of a room of version %q as one of version %q", version, v.ID)
+	}
+	err := e.store.Update(ctx, func(tx *store.Tx) error {
+		row, ok, err := tx.Rooms.Get(room)
+		if err != nil || ok {
+			if ok && row.Version != v.ID {
+				return errcode.New(502, "M_UNKNOWN", "the room has version %s, not %s", row.Version, v.ID)
+			}
+			return err
+		}
+		_, err = tx.Rooms.Insert(room, told.create.Sender, v.ID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return e.storeOutliers(ctx, v, room, events)
+}
+
+// joined makes a join that another server let us make the room's newest event, on the
+// state that it told.
+func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	if err := w.engine.makeAllNames(ctx, []*event.PDU{join}); err != nil {
+		return err
+	}
+	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	if err != nil {
+		return err
+	}
+	return w.engine.store.View(ctx, func(tx *store.Tx) error {
+		if known, ok, err := w.engine.Event(tx, w.head.NID, join.ID); err != nil {
+			return err
+		} else if ok && known.Flags&store.Outlier != 0 {
+			nid = known.NID
+		}
+		n, ok, err := findNames(tx, Proposal{Sender: join.Sender, Type: join.Type, StateKey: join.StateKey})
+		if err != nil || !ok {
+			return fmt.Errorf("names of %s (%v): %w", join.ID, ok, err)
+		}
+		auth, err := w.authEvents(tx, join)
+		if err != nil {
+			return errcode.New(502, "M_UNKNOWN", "the other server kept back what allows our join: %s", err)
+		}
+		create, err := w.stateCreate(tx, state)
+		if err != nil {
+			return err
+		}
+		w.fresh = map[id.Event]*Event{create.ID: create}
+		if reason, err := w.denied(tx, join, auth, state); err != nil {
+			return err
+		} else if reason != nil {
+			return errcode.Forbidden("the join is not allowed by the state that the other server told: %s", reason)
+		}
+		if w.snapshot, err = w.snapshotTo(tx, state); err != nil {
+			return err
+		}
+		if w.head, err = w.head.afterSnapshot(state, w.snapshot); err != nil {
+			return err
+		}
+		en := entry{event: &Event{PDU: join, Event: store.Event{
+			NID: nid, Room: w.head.NID, ID: join.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: true,
+			Depth: join.Depth, TS: join.OriginServerTS, StateBefore: w.head.StateVersion,
+		}}}
+		for _, a := range auth {
+			en.auth = append(en.auth, a.NID)
+		}
+		for _, name := range join.PrevEvents {
+			if known, ok, err := tx.Events.Know(name); err != nil {
+				return err
+			} else if !ok || known.Flags&store.Outlier != 0 {
+				en.gap = append(en.gap, name)
+			}
+		}
+		if en.changes, err = w.changesTo(tx, state.Set(n.key, nid), en.event); err != nil {
+			return err
+		}
+		if err := w.gatherEffects(tx, &en); err != nil {
+			return err
+		}
+		return w.append(en, []*Event{en.event})
+	})
+}
+
+func (w *writing) stateCreate(tx *store.Tx, state *StateMap) (*Event, error) {
+	key, _, err := tx.IDs.FindStateKey(event.StateTuple{Type: event.TypeCreate})
+	if err != nil {
+		return nil, err
+	}
+	nid, ok := state.Get(key)
+	if !ok {
+		return nil, errcode.New(502, "M_UNKNOWN", "the other server told a state whose create event is not valid")
+	}
+	events, err := w.engine.Events(tx, []store.EventNID{nid})
+	if err != nil {
+		return nil, err
+	}
+	return events[0], nil
+}
+
+// snapshotChunk is how many events are looked at together.
+const snapshotChunk = 500
+
+// snapshotTo lists how the room's state becomes one that another server told. Of
+// members only what changes is kept, for there may be very many.
+func (w *writing) snapshotTo(tx *store.Tx, state *StateMap) ([]change, error) {
+	servers := map[id.Server]store.ServerNID{}
+	entries := w.head.State.Diff(state)
+	changes := make([]change, 0, len(entries))
+	for chunk := range slices.Chunk(entries, snapshotChunk) {
+		nids := make([]store.EventNID, 0, 2*len(chunk))
+		for _, e := range chunk {
+			if e.Event != 0 {
+				nids = append(nids, e.Event)
+			}
+			if old, ok := w.head.State.Get(e.Key); ok {
+				nids = append(nids, old)
+			}
+		}
+		events, err := w.engine.Events(tx, nids)
+		if err != nil {
+			return nil, err
+		}
+		byNID := make(map[store.EventNID]*event.PDU, len(events))
+		for _, ev := range events {
+			byNID[ev.NID] = ev.PDU
+		}
+		for _, e := range chunk {
+			old, _ := w.head.State.Get(e.Key)
+			c, err := w.snapshotChange(tx, e, byNID[old], byNID[e.Event], servers)
+			if err != nil {
+				return nil, err
+			}
+			changes = append(changes, c)
+		}
+	}
+	return changes, nil
+}
+
+func (w *writing) snapshotChange(tx *store.Tx, e store.StateEntry, before, after *event.PDU, servers map[id.Server]store.ServerNID) (change, error) {
+	c := change{key: e.Key, event: e.Event}
+	user, isMember := store.IsMemberKey(e.Key)
+	if !isMember {
+		t, err := tx.IDs.StateTuple(e.Key)
+		c.tuple, c.before, c.after = t, before, after
+		return c, err
+	}
+	name := id.User("")
+	for _, p := range []*event.PDU{before, after} {
+		if p != nil {
+			name = id.User(*p.StateKey)
+		}
+	}
+	server, ok := servers[name.Server()]
+	if !ok {
+		var err error
+		if server, _, err = tx.IDs.FindServer(name.Server()); err != nil {
+			return c, err
+		}
+		servers[name.Server()] = server
+	}
+	c.member = &memberChange{
+		user: user, server: server, local: name.Server() == w.engine.options.Server,
+		before: membershipOf(before), after: membershipOf(after),
+	}
+	return c, nil
+}
+
+// joinThrough joins a room that is known here by way of another server, which has
+// somebody to authorise it.
+// spec: server-server-api#restricted-rooms
+func (e *Engine) joinThrough(ctx context.Context, server id.Server, c Change) error {
+	join, v, err := e.handshake(ctx, server, store.Join, c)
+	if err != nil {
+		return err
+	}
+	answer, err := e.options.Network.SendJoin(ctx, server, join, true, func(StatePart, jsontext.Value) error { return nil })
+	if err != nil {
+		return err
+	}
+	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
+		return err
+	}
+	return e.receiveOne(ctx, server, v, join, true)
+}
+
+// roomLocks lets one at a time do something with a room.
+type roomLocks struct {
+	mu   sync.Mutex
+	held map[id.Room]chan struct{}
+}
+
+// lock waits for the room and takes it, until the function returned is called.
+func (l *roomLocks) lock(ctx context.Context, room id.Room) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		held := l.held[room]
+		if held == nil {
+			if l.held == nil {
+				l.held = map[id.Room]chan struct{}{}
+			}
+			mine := make(chan struct{})
+			l.held[room] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, room)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
