@@ -199,6 +199,21 @@ func (a *Accounts) GetUser(ctx context.Context, u id.User) (user store.User, ok 
 	return
 }
 
+// CheckInvitable refuses invites of those who have no account here. The users of an
+// application service may come about by being invited.
+func (a *Accounts) CheckInvitable(ctx context.Context, u id.User) error {
+	user, ok, err := a.GetUser(ctx, u)
+	if err != nil || ok && !user.Deactivated {
+		return err
+	}
+	if !ok && a.ExclusiveTo != nil {
+		if _, of := a.ExclusiveTo(u); of {
+			return nil
+		}
+	}
+	return errcode.Forbidden("there is no user %s here", u)
+}
+
 // runAll calls hooks after a change that stands, so what they cannot do is
 // logged and does not fail the request; one that fails does not keep the others
 // from running.

@@ -47,10 +47,8 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 	v, err := e.resident(ctx, room)
 	if err != nil {
 		for _, raw := range raws {
-			if v, ok, _ := e.RoomVersion(ctx, room); ok {
-				if p, err := event.Parse(v, raw); err == nil {
-					results[p.ID] = errcode.Forbidden("this server is not in room %s", room)
-				}
+			if name, err := e.receiveOutside(ctx, origin, room, raw); name != "" {
+				results[name] = err
 			}
 		}
 		return results

@@ -260,7 +260,7 @@ func (p *peer) GetMissingEvents(_ context.Context, _ id.Server, _ id.Room, q roo
 	var found []id.Event
 	for queue := slices.Clone(q.Latest); len(queue) > 0 && len(found) < q.Limit; queue = queue[1:] {
 		for _, prev := range p.events[queue[0]].PrevEvents {
-			if !seen[prev] && !p.hides[prev] && !slices.Contains(q.Earliest, prev) {
+			if !seen[prev] && p.events[prev] != nil && !p.hides[prev] && !slices.Contains(q.Earliest, prev) {
 				seen[prev] = true
 				found, queue = append(found, prev), append(queue, prev)
 			}

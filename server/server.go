@@ -178,10 +178,12 @@ func (s *Server) mount() {
 	servers := &federation.API{
 		ServerName: s.Config.ServerName, Version: s.version, Keys: s.Remote.Keys,
 
-		Rooms:     s.Rooms,
-		Directory: s.Directory,
-		Accounts:  s.Accounts,
-		Media:     s.Media,
+		Limits:       s.Limits,
+		Rooms:        s.Rooms,
+		Directory:    s.Directory,
+		Accounts:     s.Accounts,
+		Media:        s.Media,
+		Transactions: federation.NewTransactions(),
 
 		HidePublicRooms: !s.Config.PublicRoomsToServers,
 		HideProfiles:    !s.Config.ProfilesToServers,

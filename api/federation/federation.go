@@ -31,10 +31,12 @@ type API struct {
 	// this server does not say so itself.
 	Delegate string
 
-	Rooms     *room.Engine
-	Directory *directory.Directory
-	Accounts  *account.Accounts
-	Media     *media.Repository
+	Limits       *httpx.Limiter // may be nil
+	Rooms        *room.Engine
+	Directory    *directory.Directory
+	Accounts     *account.Accounts
+	Media        *media.Repository
+	Transactions *Transactions
 
 	// HidePublicRooms and HideProfiles keep these from other servers.
 	HidePublicRooms, HideProfiles bool

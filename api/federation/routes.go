@@ -31,7 +31,19 @@ func (a *API) serverRoutes() []httpx.Route {
 
 // roomRoutes are how other servers take part in rooms.
 func (a *API) roomRoutes() []httpx.Route {
-	return []httpx.Route{}
+	return []httpx.Route{
+		httpx.Handle("PUT /_matrix/federation/v1/send/{txnId}", httpx.Server, httpx.NoLimit, a.sendTransaction).WithMaxBody(maxTransaction),
+		httpx.Handle("GET /_matrix/federation/v1/make_join/{roomId}/{userId}", httpx.Server, httpx.NoLimit, a.makeJoin),
+		httpx.Stream("PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendJoinV1).WithMaxBody(maxMembership),
+		httpx.Stream("PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendJoinV2).WithMaxBody(maxMembership),
+		httpx.Handle("GET /_matrix/federation/v1/make_knock/{roomId}/{userId}", httpx.Server, httpx.NoLimit, a.makeKnock),
+		httpx.Handle("PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendKnock).WithMaxBody(maxMembership),
+		httpx.Handle("GET /_matrix/federation/v1/make_leave/{roomId}/{userId}", httpx.Server, httpx.NoLimit, a.makeLeave),
+		httpx.Handle("PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendLeaveV1).WithMaxBody(maxMembership),
+		httpx.Handle("PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendLeaveV2).WithMaxBody(maxMembership),
+		httpx.Handle("PUT /_matrix/federation/v1/invite/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendInviteV1).WithMaxBody(maxMembership),
+		httpx.Handle("PUT /_matrix/federation/v2/invite/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendInviteV2).WithMaxBody(maxMembership),
+	}
 }
 
 // historyRoutes are how other servers read rooms.

@@ -80,6 +80,10 @@ func (o *objectWriter) end() error {
 		o.write("{")
 	}
 	o.write("}")
+	return o.flush()
+}
+
+func (o *objectWriter) flush() error {
 	if o.err == nil {
 		o.err = o.w.Flush()
 	}

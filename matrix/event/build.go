@@ -49,6 +49,18 @@ type Proto struct {
 	OriginServerTS int64
 }
 
+// AppendTemplate appends the event as it would be built, without hashes, signatures
+// and the event id of old room versions: what another server is to complete.
+// spec: server-server-api#joining-rooms
+func (proto *Proto) AppendTemplate(dst []byte, v *roomversion.Version) ([]byte, error) {
+	content, err := proto.content(v)
+	if err != nil {
+		return nil, err
+	}
+	head, tail := proto.appendParts(v, content)
+	return append(append(dst, head...), tail...), nil
+}
+
 // Build makes an event: canonical form, content hash, signature, id. It is the
 // only way to a new one, and what it returns passes Parse and CheckLimits.
 // Errors that a client can cause are *errcode.Error.

@@ -1,0 +1,243 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/errgroup"
+
+	"hearth/api/httpx"
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+)
+
+// Bounds of a transaction. spec: server-server-api#transactions
+const (
+	maxPDUs = 50
+	maxEDUs = 100
+)
+
+// transactionTime bounds the work on one transaction. It goes on when the other
+// server gives up waiting: that will ask again, and then the answer is at hand.
+const transactionTime = 3 * time.Minute
+
+type sendTransactionRequest struct {
+	Txn  string           `path:"txnId"`
+	PDUs []jsontext.Value `json:"pdus"`
+	EDUs []jsontext.Value `json:"edus"`
+}
+
+type transactionAnswer struct {
+	PDUs map[id.Event]pduResult `json:"pdus"`
+}
+
+type pduResult struct {
+	Error string `json:"error,omitzero"`
+}
+
+func (a *API) sendTransaction(ctx context.Context, c httpx.Caller, r sendTransactionRequest) (transactionAnswer, error) {
+	switch {
+	case len(r.PDUs) > maxPDUs:
+		return transactionAnswer{}, errcode.InvalidParam("the transaction has more than %d PDUs", maxPDUs)
+	case len(r.EDUs) > maxEDUs:
+		return transactionAnswer{}, errcode.InvalidParam("the transaction has more than %d EDUs", maxEDUs)
+	case len(r.Txn) > id.MaxLength:
+		return transactionAnswer{}, errcode.InvalidParam("the transaction id is longer than %d bytes", id.MaxLength)
+	}
+	return a.Transactions.once(ctx, c.Server, r.Txn, func() (transactionAnswer, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
+		defer cancel()
+		answer := transactionAnswer{a.receivePDUs(ctx, c.Server, r.PDUs)}
+		for _, edu := range r.EDUs {
+			a.receiveEDU(ctx, c.Server, edu)
+		}
+		return answer, ctx.Err()
+	})
+}
+
+// roomsAtOnce bounds how many rooms of one transaction are worked on side by side:
+// one that waits for other servers does not hold up the rest.
+const roomsAtOnce = 4
+
+// receivePDUs hands each room its events. What becomes of one is no matter of the others.
+func (a *API) receivePDUs(ctx context.Context, origin id.Server, pdus []jsontext.Value) map[id.Event]pduResult {
+	rooms, order := byRoom(pdus)
+	answers := make([]map[id.Event]error, len(order))
+	var side errgroup.Group
+	side.SetLimit(roomsAtOnce)
+	for i, room := range order {
+		side.Go(func() error {
+			answers[i] = a.receiveRoom(ctx, origin, room, rooms[room])
+			return nil
+		})
+	}
+	_ = side.Wait() // no room fails another
+	results := map[id.Event]pduResult{}
+	for _, answer := range answers {
+		for name, err := range answer {
+			if name == "" {
+				continue
+			}
+			results[name] = pduResult{}
+			if err != nil {
+				results[name] = pduResult{Error: refusal(ctx, name, err)}
+			}
+		}
+	}
+	return results
+}
+
+// byRoom sorts PDUs by their rooms, keeping their order. What names no room is dropped:
+// it can be nothing that this server takes part in.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 1
+func byRoom(pdus []jsontext.Value) (rooms map[id.Room][]jsontext.Value, order []id.Room) {
+	rooms = map[id.Room][]jsontext.Value{}
+	for _, raw := range pdus {
+		var p struct {
+			Room id.Room `json:"room_id"`
+		}
+		if err := json.Unmarshal(raw, &p); err != nil || p.Room == "" {
+			slog.Debug("event without a room", "error", err)
+			continue
+		}
+		if rooms[p.Room] == nil {
+			order = append(order, p.Room)
+		}
+		rooms[p.Room] = append(rooms[p.Room], raw)
+	}
+	return rooms, order
+}
+
+// receiveRoom hands one room its events, if its access control list lets the server in.
+// spec: server-server-api#server-access-control-lists-acls
+func (a *API) receiveRoom(ctx context.Context, origin id.Server, room id.Room, pdus []jsontext.Value) map[id.Event]error {
+	defer func() { // the router's does not reach here
+		if p := recover(); p != nil {
+			slog.ErrorContext(ctx, "panic", "room", room, "origin", origin, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	err := a.Rooms.CheckACL(ctx, room, origin)
+	if err == nil {
+		return a.Rooms.Receive(ctx, origin, room, pdus)
+	}
+	results := map[id.Event]error{}
+	v, ok, versionErr := a.Rooms.RoomVersion(ctx, room)
+	if versionErr != nil || !ok {
+		slog.WarnContext(ctx, "events not received", "room", room, "origin", origin, "error", err)
+		return results
+	}
+	for _, raw := range pdus {
+		if p, parseErr := event.Parse(v, raw); parseErr == nil {
+			results[p.ID] = err
+		}
+	}
+	return results
+}
+
+// refusal is what the other server is told of an event that was not taken.
+func refusal(ctx context.Context, name id.Event, err error) string {
+	if e, ok := errors.AsType[*errcode.Error](err); ok {
+		return e.Message
+	}
+	slog.WarnContext(ctx, "event not received", "event", name, "error", err)
+	return "Internal server error"
+}
+
+// Transactions sees to it that the transactions of one server are worked on one after
+// the other, and that a repeated one gets the first answer.
+type Transactions struct {
+	answers *otter.Cache[transaction, transactionAnswer]
+
+	mu    sync.Mutex
+	queue map[id.Server]*transactionQueue
+}
+
+type transaction struct {
+	origin id.Server
+	id     string
+}
+
+type transactionQueue struct {
+	turn    chan struct{}
+	waiting int // with the one that is being worked on
+}
+
+const (
+	// maxWaiting bounds how many transactions of a server are waiting. A server
+	// sends one at a time, so that more can only be repetitions.
+	maxWaiting = 5
+	// rememberedFor and rememberedBytes bound how long answers are remembered.
+	rememberedFor   = time.Hour
+	rememberedBytes = 8 << 20
+)
+
+// NewTransactions makes an empty memory of transactions.
+func NewTransactions() *Transactions {
+	return &Transactions{
+		queue: map[id.Server]*transactionQueue{},
+		answers: otter.Must(&otter.Options[transaction, transactionAnswer]{
+			MaximumWeight:    rememberedBytes,
+			Weigher:          func(t transaction, a transactionAnswer) uint32 { return uint32(200 + len(t.id) + 200*len(a.PDUs)) },
+			ExpiryCalculator: otter.ExpiryWriting[transaction, transactionAnswer](rememberedFor),
+		}),
+	}
+}
+
+// once calls do unless the transaction was answered before. Only answers are
+// remembered: what failed is done again.
+func (t *Transactions) once(ctx context.Context, origin id.Server, txn string, do func() (transactionAnswer, error)) (transactionAnswer, error) {
+	done, err := t.takeTurn(ctx, origin)
+	if err != nil {
+		return transactionAnswer{}, err
+	}
+	defer done()
+	key := transaction{origin, txn}
+	if answer, ok := t.answers.GetIfPresent(key); ok {
+		return answer, nil
+	}
+	answer, err := do()
+	if err != nil {
+		return answer, fmt.Errorf("transaction %q of %s: %w", txn, origin, err)
+	}
+	t.answers.Set(key, answer)
+	return answer, nil
+}
+
+// takeTurn waits until no other transaction of the server is being worked on.
+func (t *Transactions) takeTurn(ctx context.Context, origin id.Server) (done func(), err error) {
+	t.mu.Lock()
+	q := t.queue[origin]
+	if q == nil {
+		q = &transactionQueue{turn: make(chan struct{}, 1)}
+		t.queue[origin] = q
+	}
+	if q.waiting >= maxWaiting {
+		t.mu.Unlock()
+		return nil, errcode.LimitExceeded(1000)
+	}
+	q.waiting++
+	t.mu.Unlock()
+	leave := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if q.waiting--; q.waiting == 0 {
+			delete(t.queue, origin)
+		}
+	}
+	select {
+	case q.turn <- struct{}{}:
+		return func() { <-q.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}

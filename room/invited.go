@@ -1,0 +1,357 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/canonical"
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// Invitation is an invite of a user here that another server wants signed.
+type Invitation struct {
+	HandIn
+	Version string           // of the room
+	State   []jsontext.Value // what the user may know of the room
+}
+
+// Bounds of what goes with an invite. Rooms tell some eight entries of themselves.
+const (
+	maxOutsideEntries = 50
+	maxOutsideSize    = 256 << 10
+)
+
+// ReceiveInvite checks an invite of a user here, and returns it with our signature. If
+// nobody here is in the room, the user sees it from now on; otherwise it arrives a
+// second time, like any other event.
+// spec: server-server-api#put_matrixfederationv2inviteroomideventid
+func (e *Engine) ReceiveInvite(ctx context.Context, in Invitation) (jsontext.Value, error) {
+	v, ok := roomversion.Get(in.Version)
+	if !ok {
+		return nil, errcode.New(400, "M_INCOMPATIBLE_ROOM_VERSION", "room version %q is not supported here", in.Version).
+			With("room_version", in.Version)
+	}
+	if err := e.CheckACL(ctx, in.Room, in.Origin); err != nil {
+		return nil, err
+	}
+	p, err := event.Parse(v, in.Raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.checkInvite(ctx, in, p); err != nil {
+		return nil, err
+	}
+	state, err := e.checkOutsideState(ctx, v, in.Room, in.State)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := p.AddSignature(e.options.Server, e.options.KeyID, e.options.Key)
+	if err != nil {
+		return nil, fmt.Errorf("sign invite %s: %w", p.ID, err)
+	}
+	if err := e.keepInvite(ctx, signed, state); err != nil {
+		return nil, err
+	}
+	return signed.JSON, nil
+}
+
+// checkInvite makes sure that the event is an invite of a user here, and nothing else,
+// before it is signed.
+func (e *Engine) checkInvite(ctx context.Context, in Invitation, p *event.PDU) error {
+	switch {
+	case p.ID != in.Event:
+		return errcode.InvalidParam("the event is %s, not %s", p.ID, in.Event)
+	case p.Room != in.Room:
+		return errcode.InvalidParam("the event is of another room")
+	case p.Type != event.TypeMember || p.StateKey == nil:
+		return errcode.InvalidParam("the event is no membership")
+	case p.Membership() != event.MembershipInvite:
+		return errcode.InvalidParam("the event's membership is %q, not invite", p.Membership())
+	case p.Sender.Server() != in.Origin:
+		return errcode.InvalidParam("%s is not a user of %s", p.Sender, in.Origin)
+	}
+	user, err := id.ParseUser(*p.StateKey)
+	if err != nil || user.Server() != e.options.Server {
+		return errcode.InvalidParam("%s is not a user of this server", *p.StateKey)
+	}
+	if err := p.CheckLimits(); err != nil {
+		return err
+	}
+	if !p.CheckContentHash() {
+		return errcode.InvalidParam("the event's content is not what its hash says")
+	}
+	if err := e.options.Network.VerifyEvents(ctx, []*event.PDU{p})[0]; err != nil {
+		return errcode.InvalidParam("the event is not signed as it must be: %s", err)
+	}
+	return e.mayBeInvited(ctx, user)
+}
+
+// mayBeInvited refuses invites of users who do not want any.
+// spec: client-server-api#invite-permission
+func (e *Engine) mayBeInvited(ctx context.Context, user id.User) error {
+	return e.store.View(ctx, func(tx *store.Tx) error {
+		raw, ok, err := tx.AccountData.Get(user, "m.invite_permission_config")
+		if err != nil || !ok {
+			return err
+		}
+		var config struct {
+			Action jsontext.Value `json:"default_action"`
+		}
+		if json.Unmarshal(raw, &config) == nil && string(config.Action) == `"block"` {
+			return errcode.New(403, "M_INVITE_BLOCKED", "%s does not take invites", user)
+		}
+		return nil
+	})
+}
+
+// checkOutsideState reads the state that goes with an invite or a knock, and returns it
+// as stripped state. Room versions with the create event's hash as room id ask for
+// whole events, so that the create event proves itself; of others, what is malformed
+// is left out: it must not reach a client.
+// spec: server-server-api#inviting-to-a-room
+// msc: 4311
+func (e *Engine) checkOutsideState(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value) ([]jsontext.Value, error) {
+	size := 0
+	for _, raw := range raws {
+		size += len(raw)
+	}
+	if len(raws) > maxOutsideEntries || size > maxOutsideSize {
+		return nil, errcode.InvalidParam("the room's state is larger than this server accepts with an invite")
+	}
+	whole, stripped, err := parseOutsideState(v, room, raws)
+	if err != nil {
+		return nil, err
+	}
+	if !v.RoomIDIsCreateEventID {
+		return stripped, nil
+	}
+	for i, err := range e.options.Network.VerifyEvents(ctx, whole) {
+		if err != nil {
+			return nil, errcode.InvalidParam("the room's state has event %s, which is not signed as it must be: %s", whole[i].ID, err)
+		}
+	}
+	if !slices.ContainsFunc(whole, func(p *event.PDU) bool { return p.Is(event.TypeCreate, "") }) {
+		return nil, errcode.InvalidParam("the room's state lacks the create event")
+	}
+	return stripped, nil
+}
+
+// parseOutsideState reads the entries, each as a whole event or as stripped state.
+// Where only whole events are allowed, anything else is an error.
+func parseOutsideState(v *roomversion.Version, room id.Room, raws []jsontext.Value) (whole []*event.PDU, stripped []jsontext.Value, err error) {
+	seen := map[event.StateTuple]bool{}
+	for _, raw := range raws {
+		p, err := event.Parse(v, raw)
+		if err == nil && (p.Room != room || !p.IsState()) {
+			err = errcode.InvalidParam("event %s is no state of the room", p.ID)
+		}
+		if err == nil && !p.CheckContentHash() {
+			p, err = p.Redacted()
+		}
+		if err != nil && v.RoomIDIsCreateEventID {
+			return nil, nil, errcode.InvalidParam("the room's state has an entry that is not valid: %s", err)
+		}
+		tuple, entry := event.StateTuple{}, jsontext.Value(nil)
+		if err == nil {
+			tuple, entry = p.Tuple(), appendOutside(nil, p)
+		} else if tuple, entry, err = parseStripped(raw); err != nil {
+			slog.Debug("malformed stripped state", "room", room, "error", err)
+			continue
+		}
+		if seen[tuple] {
+			continue
+		}
+		seen[tuple] = true
+		stripped = append(stripped, entry)
+		if p != nil && p.ID != "" {
+			whole = append(whole, p)
+		}
+	}
+	return whole, stripped, nil
+}
+
+// appendOutside appends a state event as somebody outside the room sees it. Of the
+// create event they see all: only that makes it provable.
+// msc: 4311
+func appendOutside(dst []byte, p *event.PDU) []byte {
+	if p.Type == event.TypeCreate {
+		return event.AppendClient(dst, p, event.ClientOptions{})
+	}
+	return event.AppendStripped(dst, p)
+}
+
+// parseStripped reads one entry of stripped state, and writes it anew.
+// spec: client-server-api#stripped-state
+func parseStripped(raw jsontext.Value) (t event.StateTuple, entry jsontext.Value, err error) {
+	var s struct {
+		Type    string         `json:"type"`
+		Key     *string        `json:"state_key"`
+		Sender  id.User        `json:"sender"`
+		Content jsontext.Value `json:"content"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return t, nil, err
+	}
+	if s.Type == "" || len(s.Type) > event.MaxKeyLength || s.Key == nil || len(*s.Key) > event.MaxKeyLength || s.Content.Kind() != '{' {
+		return t, nil, errcode.BadJSON("stripped state lacks type, state_key or content")
+	}
+	content, err := canonical.Append(nil, s.Content, canonical.Options{})
+	if err != nil {
+		return t, nil, err
+	}
+	members := event.AppendMember(nil, "content", content)
+	members = event.AppendStringMember(members, "sender", s.Sender)
+	members = event.AppendStringMember(members, "state_key", *s.Key)
+	members = event.AppendStringMember(members, "type", s.Type)
+	return event.StateTuple{Type: s.Type, Key: *s.Key}, braced(members), nil
+}
+
+// keepInvite shows an invite to its user, unless somebody here is in the room.
+func (e *Engine) keepInvite(ctx context.Context, p *event.PDU, state []jsontext.Value) error {
+	h, ok, err := e.Head(ctx, p.Room)
+	if err != nil {
+		return err
+	}
+	switch {
+	case ok && h.Version != p.Version:
+		return errcode.InvalidParam("the room has version %s, not %s", h.Version.ID, p.Version.ID)
+	case ok && len(h.Locals) > 0:
+		return nil
+	}
+	return e.keepOutside(ctx, p, state)
+}
+
+// keepOutside keeps a membership of a user here in a room that nobody here is in: the
+// event lies beside the room's history, and the user sees it with what is known of
+// the room.
+func (e *Engine) keepOutside(ctx context.Context, p *event.PDU, state []jsontext.Value) error {
+	nid, err := e.nids.next(ctx, e.store)
+	if err != nil {
+		return err
+	}
+	err = e.store.Update(ctx, func(tx *store.Tx) error { return e.insertOutside(tx, p, nid, state) })
+	if err != nil {
+		return fmt.Errorf("keep %s of %s: %w", p.Membership(), *p.StateKey, err)
+	}
+	return nil
+}
+
+func (e *Engine) insertOutside(tx *store.Tx, p *event.PDU, nid store.EventNID, state []jsontext.Value) error {
+	room, ok, err := tx.Rooms.Find(p.Room)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if room, err = tx.Rooms.Insert(p.Room, p.Sender, p.Version.ID); err != nil {
+			return err
+		}
+	}
+	prop := Proposal{Sender: p.Sender, Type: p.Type, StateKey: p.StateKey}
+	if err := makeNames(tx, prop); err != nil {
+		return err
+	}
+	n, _, err := findNames(tx, prop)
+	if err != nil {
+		return err
+	}
+	user, _ := store.IsMemberKey(n.key)
+	m := store.ParseMembership(p.Membership())
+	if known, ok, err := tx.Events.Find(p.ID); err != nil {
+		return err
+	} else if ok {
+		if old, _, err := tx.Members.Get(room, user); err != nil || old.Event == known {
+			return err // the same event once more
+		}
+		nid = known
+	} else if err := tx.Events.Insert(store.Event{
+		NID: nid, Room: room, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: true,
+		Depth: p.Depth, TS: p.OriginServerTS, Flags: store.Outlier, JSON: p.JSON,
+	}); err != nil {
+		return err
+	}
+	pos := tx.NextPosition()
+	if err := tx.Members.Set(store.Member{Room: room, User: user, Membership: m, Event: nid, Position: pos, Local: true}); err != nil {
+		return err
+	}
+	if m == store.Invite || m == store.Knock {
+		if err := tx.Members.SetStripped(room, user, strippedArray(state, p)); err != nil {
+			return err
+		}
+	}
+	tx.Touch(stream.Room, room, user)
+	return nil
+}
+
+// strippedArray is stripped state with the membership that it goes with.
+func strippedArray(state []jsontext.Value, p *event.PDU) []byte {
+	list := []byte{'['}
+	for _, s := range state {
+		list = append(append(list, s...), ',')
+	}
+	return append(event.AppendStripped(list, p), ']')
+}
+
+// receiveOutside takes the end of an invite or a knock of a user here, in a room that
+// nobody here is in: the room's state is not known, so whoever ends it must name the
+// very event, which those outside the room cannot know.
+func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.Room, raw jsontext.Value) (id.Event, error) {
+	v, ok, err := e.RoomVersion(ctx, room)
+	if err != nil || !ok {
+		return "", err
+	}
+	p, err := event.Parse(v, raw)
+	if err != nil {
+		return "", err
+	}
+	refused := errcode.Forbidden("this server is not in room %s", room)
+	if p.Room != room || p.Type != event.TypeMember || p.StateKey == nil || id.User(*p.StateKey).Server() != e.options.Server ||
+		p.Sender.Server() != origin || p.Membership() != event.MembershipLeave && p.Membership() != event.MembershipBan {
+		return p.ID, refused
+	}
+	if current, err := e.outsideMembership(ctx, p); err != nil || current == "" || !slices.Contains(p.AuthEvents, current) {
+		if err == nil {
+			err = refused
+		}
+		return p.ID, err
+	}
+	checked := map[id.Event]error{}
+	list := e.verify(ctx, []*event.PDU{p}, checked)
+	if len(list) == 0 {
+		return p.ID, checked[p.ID]
+	}
+	return p.ID, e.keepOutside(ctx, list[0], nil)
+}
+
+// outsideMembership is the event of the invite or knock that a membership event would end.
+func (e *Engine) outsideMembership(ctx context.Context, p *event.PDU) (current id.Event, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		room, ok, err := tx.Rooms.Find(p.Room)
+		if err != nil || !ok {
+			return err
+		}
+		user, ok, err := tx.IDs.FindUser(id.User(*p.StateKey))
+		if err != nil || !ok {
+			return err
+		}
+		m, ok, err := tx.Members.Get(room, user)
+		if err != nil || !ok || m.Membership != store.Invite && m.Membership != store.Knock {
+			return err
+		}
+		ids, err := tx.Events.IDs([]store.EventNID{m.Event})
+		if err == nil && len(ids) == 1 {
+			current = ids[0]
+		}
+		return err
+	})
+	return current, err
+}
