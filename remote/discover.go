@@ -140,15 +140,17 @@ func (c *Client) lookupSRV(ctx context.Context, service, host string) ([]*net.SR
 	return records, err
 }
 
-// forget makes the next request look for the server anew, unless what is known
-// of it is fresh.
+// forget makes the next request look for the server anew. Its well-known is
+// asked for again unless that was done lately.
 func (c *Client) forget(server id.Server) {
 	c.found.Invalidate(server)
 	host, port := server.Split()
 	if port != "" {
 		return
 	}
-	if w, ok := c.wellKnown.GetIfPresent(host); ok && c.now().Sub(w.fetched) > minWellKnown {
-		c.wellKnown.Invalidate(host)
+	if w, ok := c.wellKnown.GetIfPresent(host); ok && w.failures == 0 && c.now().Sub(w.fetched) > minWellKnown {
+		old := *w
+		old.expires = time.Time{}
+		c.wellKnown.Set(host, &old)
 	}
 }

@@ -43,11 +43,10 @@ func (c *Client) Down(server id.Server) (until time.Time, down bool) {
 // Up notes that a server shows life: it answered, or sent a request that was its own.
 func (c *Client) Up(server id.Server) {
 	c.down.mu.Lock()
-	_, was := c.down.servers[server]
 	delete(c.down.servers, server)
 	c.down.mu.Unlock()
-	if was && c.CameUp != nil {
-		c.CameUp(server)
+	if c.Alive != nil {
+		c.Alive(server)
 	}
 }
 

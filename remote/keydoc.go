@@ -43,6 +43,7 @@ type publishedKeys struct {
 
 const (
 	maxKeyDocument = 128 << 10
+	maxPublished   = 200
 	// maxValidity: a key that was published for longer could not be revoked.
 	// spec: rooms/v5#signing-key-validity-period
 	maxValidity = 7 * 24 * time.Hour
@@ -62,6 +63,9 @@ func parseKeyDocument(raw []byte, now time.Time) (*keyDocument, error) {
 	}
 	if p.Server == "" {
 		return nil, errors.New("keys: there is no server_name")
+	}
+	if len(p.VerifyKeys)+len(p.OldVerifyKeys) > maxPublished {
+		return nil, fmt.Errorf("keys of %s: there are too many", p.Server)
 	}
 	msg, err := signing.Bytes(doc)
 	if err != nil {

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -29,8 +30,17 @@ type Keys struct {
 	own     keySet
 	sets    *otter.Cache[id.Server, keySet]
 	limits  *otter.Cache[id.Server, *rate.Limiter]
-	fetches *semaphore.Weighted
+	fetches [2]*semaphore.Weighted // at a time, for us and for strangers
 }
+
+// purpose is for whom keys are fetched.
+type purpose uint8
+
+const (
+	forEvents purpose = iota
+	forCaller         // who says that it sent a request: it is tried even if it seems down
+	forNotary         // somebody asks this server as a notary
+)
 
 // keySet is what is known of a server's keys. It is never changed.
 type keySet map[id.Key]verifyKey
@@ -42,7 +52,10 @@ const (
 	// no more often.
 	fetchEvery = 10 * time.Second
 	fetchBurst = 6
-	maxFetches = 64 // at a time
+	// Strangers can name servers that do not answer, as many as they like.
+	maxFetches, maxStrangeFetches = 64, 32
+	// maxKeys bounds what is kept of a server that has ever new keys.
+	maxKeys = 500
 )
 
 func newKeys(c *Client, s *store.Store) *Keys {
@@ -51,7 +64,7 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
 		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumSize: cachedServers}),
 		limits:  otter.Must(&otter.Options[id.Server, *rate.Limiter]{MaximumSize: cachedServers}),
-		fetches: semaphore.NewWeighted(maxFetches),
+		fetches: [2]*semaphore.Weighted{semaphore.NewWeighted(maxFetches), semaphore.NewWeighted(maxStrangeFetches)},
 	}
 	for _, old := range c.options.OldKeys {
 		k.own[old.ID] = verifyKey{public: old.Public, expired: old.Expired}
@@ -112,19 +125,18 @@ func readKeys(tx *store.Tx, server id.Server) (keySet, error) {
 
 var errFetchedLately = errors.New("the keys have been fetched too often lately")
 
-// refresh fetches the keys of a server, from itself or from a notary. insist:
-// even if it seems down.
-func (k *Keys) refresh(ctx context.Context, server id.Server, insist bool) error {
+// refresh fetches the keys of a server, from itself or from a notary.
+func (k *Keys) refresh(ctx context.Context, server id.Server, why purpose) error {
 	if !k.client.permits(server) {
 		return fmt.Errorf("this server does not federate with %s", server)
 	}
 	_, err := shared(ctx, k.client, "keys "+string(server), func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, k.fetchLimited(ctx, server, insist)
+		return struct{}{}, k.fetchLimited(ctx, server, why)
 	})
 	return err
 }
 
-func (k *Keys) fetchLimited(ctx context.Context, server id.Server, insist bool) error {
+func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) error {
 	limiter, _ := k.limits.ComputeIfAbsent(server, func() (*rate.Limiter, bool) {
 		return rate.NewLimiter(rate.Every(fetchEvery), fetchBurst), false
 	})
@@ -133,11 +145,12 @@ func (k *Keys) fetchLimited(ctx context.Context, server id.Server, insist bool) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*keyTime)
 	defer cancel()
-	if err := k.fetches.Acquire(ctx, 1); err != nil {
+	slots := k.fetches[min(why, 1)]
+	if err := slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer k.fetches.Release(1)
-	err := k.fetch(ctx, server, insist)
+	defer slots.Release(1)
+	err := k.fetch(ctx, server, why == forCaller)
 	// Notaries are not asked about each other: that could go round in circles.
 	isNotary := slices.ContainsFunc(k.client.options.KeyServers, func(n KeyServer) bool { return n.Name == server })
 	if err != nil && !isNotary && len(k.client.options.KeyServers) > 0 && k.askNotaries(ctx, []id.Server{server}) == nil {
@@ -180,13 +193,15 @@ func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
 		if err != nil {
 			return err
 		}
-		set = maps.Clone(known)
-		for keyID, key := range doc.keys {
-			old, ok := known[keyID]
-			if ok && !direct && !(key.public.Equal(old.public) && key.validUntil >= old.validUntil) {
-				continue
+		set = merge(known, doc, direct)
+		for keyID := range known {
+			if _, kept := set[keyID]; !kept {
+				if err := tx.ServerKeys.Delete(doc.server, keyID); err != nil {
+					return err
+				}
 			}
-			set[keyID] = key
+		}
+		for keyID, key := range set {
 			err := tx.ServerKeys.Set(doc.server, store.ServerKey{ID: keyID, Public: key.public, ValidUntil: key.validUntil, Expired: key.expired})
 			if err != nil {
 				return err
@@ -199,4 +214,23 @@ func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
 	}
 	k.sets.Set(doc.server, set)
 	return nil
+}
+
+// merge is what is known of a server's keys after one more document. Of too many
+// those stay that were valid last.
+func merge(known keySet, doc *keyDocument, direct bool) keySet {
+	set := maps.Clone(known)
+	for keyID, key := range doc.keys {
+		old, ok := known[keyID]
+		if direct || !ok || key.public.Equal(old.public) && key.validUntil >= old.validUntil {
+			set[keyID] = key
+		}
+	}
+	if len(set) > maxKeys {
+		oldest := slices.SortedFunc(maps.Keys(set), func(a, b id.Key) int { return cmp.Compare(set[a].validUntil, set[b].validUntil) })
+		for _, keyID := range oldest[:len(oldest)-maxKeys] {
+			delete(set, keyID)
+		}
+	}
+	return set
 }

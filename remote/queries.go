@@ -15,8 +15,8 @@ import (
 )
 
 // SendTransaction hands over a transaction, whose body is already JSON. The
-// answer has the error of each event that the server did not take; it is told
-// once only.
+// answer has the error of each event that the server did not take. Transactions
+// are sent even to a server that seems down: the sender has its own patience.
 // spec: server-server-api#put_matrixfederationv1sendtxnid
 func (c *Client) SendTransaction(ctx context.Context, to id.Server, txnID string, body []byte) (map[id.Event]string, error) {
 	var answer struct {
@@ -24,7 +24,7 @@ func (c *Client) SendTransaction(ctx context.Context, to id.Server, txnID string
 			Error string `json:"error"`
 		} `json:"pdus"`
 	}
-	err := c.ask(ctx, to, request{method: http.MethodPut, path: fedPath("v1/send", txnID), body: body, within: slowTime}, &answer)
+	err := c.ask(ctx, to, request{method: http.MethodPut, path: fedPath("v1/send", txnID), body: body, within: slowTime, insist: true}, &answer)
 	refused := map[id.Event]string{}
 	for e, r := range answer.PDUs {
 		if r.Error != "" {

@@ -46,8 +46,8 @@ type Options struct {
 	MinTLS uint16
 	// Rules say which addresses other servers may have.
 	Rules outgoing.Rules
-	// RedirectRules are for URLs that another server chooses freely: where a file
-	// lies, where its well-known is moved to.
+	// RedirectRules are for URLs that another server chooses freely, and whose
+	// content is shown to people: where it keeps its files.
 	RedirectRules outgoing.Rules
 	// Permit says with whom this server federates; nil: with all.
 	Permit func(id.Server) bool
@@ -75,8 +75,9 @@ type KeyServer struct {
 // Client talks to other homeservers. Any goroutine may use it.
 type Client struct {
 	Keys *Keys
-	// CameUp, if set before use, hears of servers that were down and are no more.
-	CameUp func(id.Server)
+	// Alive, if set before use, hears of each server that answered or sent a
+	// request of its own. It must be quick.
+	Alive func(id.Server)
 
 	options   Options
 	http      *outgoing.Client // requests to where discovery says
@@ -111,7 +112,7 @@ func New(s *store.Store, o Options) *Client {
 			Rules: o.Rules, TLS: conf, Dial: o.Dial, UserAgent: o.UserAgent, Connections: 6, AllConnections: 256,
 		}),
 		web: outgoing.New(outgoing.Options{
-			Rules: o.RedirectRules, TLS: conf, Dial: o.Dial, UserAgent: o.UserAgent,
+			Rules: o.Rules, TLS: conf, Dial: o.Dial, UserAgent: o.UserAgent,
 			Redirects: 5, Timeout: wellKnownTime, Permit: onlyHTTPS, Connections: 1,
 		}),
 		files: outgoing.New(outgoing.Options{

@@ -248,7 +248,8 @@ func appendSigned(dst []byte, s signed) ([]byte, error) {
 }
 
 // answerBody is the bounded body of an answer. Reading ends when the request's
-// time is over, or when a streamed answer stands still.
+// time is over, or when a streamed answer stands still; what its reader does
+// between reads takes none of that time.
 type answerBody struct {
 	ctx     context.Context
 	body    io.ReadCloser
@@ -263,6 +264,9 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.timer.Reset(standstill)
 	}
 	n, err := b.limited.Read(p)
+	if b.stream {
+		b.timer.Stop()
+	}
 	if err != nil && errors.Is(context.Cause(b.ctx), errLate) {
 		err = errLate
 	}

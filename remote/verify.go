@@ -58,7 +58,7 @@ func (c *check) run(set keySet) error {
 // verifyAll runs checks with the keys that are known, and those that fail once
 // more with keys fetched anew: a server may have made itself other keys. The
 // error of each is nil if it is good.
-func (k *Keys) verifyAll(ctx context.Context, checks []check, insist bool) []error {
+func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []error {
 	errs := make([]error, len(checks))
 	todo := make([]int, len(checks))
 	for i := range checks {
@@ -81,14 +81,14 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, insist bool) []err
 	if len(todo) == 0 {
 		return errs
 	}
-	failures := k.refreshAll(ctx, serversOf(checks, todo), insist)
+	failures := k.refreshAll(ctx, serversOf(checks, todo), why)
 	if sets, err = k.known(ctx, serversOf(checks, todo)); err != nil {
 		return errs
 	}
 	runAll(checks, todo, sets, errs)
 	for _, i := range todo {
-		if why := failures[checks[i].server]; errs[i] != nil && why != nil {
-			errs[i] = fmt.Errorf("%w (fetching keys: %v)", errs[i], why)
+		if failure := failures[checks[i].server]; errs[i] != nil && failure != nil {
+			errs[i] = fmt.Errorf("%w (fetching keys: %v)", errs[i], failure)
 		}
 	}
 	return errs
@@ -130,7 +130,7 @@ func runAll(checks []check, which []int, sets map[id.Server]keySet, errs []error
 
 // refreshAll fetches the keys of servers side by side. Where there are many,
 // notaries are asked first: that is one request instead of one for each.
-func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, insist bool) map[id.Server]error {
+func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, why purpose) map[id.Server]error {
 	failures := map[id.Server]error{}
 	if len(servers) >= manyServers && len(k.client.options.KeyServers) > 0 {
 		before, err := k.known(ctx, servers)
@@ -143,7 +143,7 @@ func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, insist bool)
 	group.SetLimit(maxFetches)
 	for _, s := range servers {
 		group.Go(func() error {
-			if err := k.refresh(ctx, s, insist); err != nil {
+			if err := k.refresh(ctx, s, why); err != nil {
 				mu.Lock()
 				failures[s] = err
 				mu.Unlock()
@@ -171,7 +171,7 @@ func (c *Client) VerifyEvents(ctx context.Context, events []*event.PDU) []error 
 		}
 		first[i+1] = len(checks)
 	}
-	results := c.Keys.verifyAll(ctx, checks, false)
+	results := c.Keys.verifyAll(ctx, checks, forEvents)
 	errs := make([]error, len(events))
 	for i := range events {
 		errs[i] = errors.Join(results[first[i]:first[i+1]]...)
@@ -198,5 +198,5 @@ func (c *Client) VerifyJSON(ctx context.Context, server id.Server, object []byte
 			return signing.Check(signatures, server, keyID, public, msg)
 		},
 	}
-	return c.Keys.verifyAll(ctx, []check{one}, false)[0]
+	return c.Keys.verifyAll(ctx, []check{one}, forEvents)[0]
 }
