@@ -38,9 +38,13 @@ func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 	f := &y.filter.Room.Timeline
 	limit := f.LimitOr(defaultTimeline, maxTimeline)
 	t := timeline{start: sp.to, gapless: true}
+	from, err := afterGap(tx, sp)
+	if err != nil {
+		return t, err
+	}
 	upTo, scanned := sp.to, 0
 	for n := limit + 1; scanned < maxScan; n = min(2*n, maxScan) {
-		places, err := tx.Events.TimelineDown(sp.view.Room.NID, sp.from, upTo, n)
+		places, err := tx.Events.TimelineDown(sp.view.Room.NID, from, upTo, n)
 		if err != nil {
 			return t, err
 		}
@@ -60,7 +64,11 @@ func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 			t.take(ev, places[i].Position, wanted)
 		}
 		if len(places) < n {
-			t.end(sp, places, events)
+			if from != sp.from {
+				t.limited, t.start = true, from
+			} else {
+				t.end(sp, places, events)
+			}
 			return t.reversed(), nil
 		}
 		scanned += n
@@ -68,6 +76,16 @@ func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 	}
 	t.limited, t.start = true, upTo
 	return t.reversed(), nil
+}
+
+// afterGap is where the timeline of a span begins: after the newest gap in what is known
+// of the room's history, across which clients must not read on as if there were none.
+func afterGap(tx *store.Tx, sp *span) (int64, error) {
+	gaps, err := tx.Gaps.Down(sp.view.Room.NID, sp.from, sp.to, 1)
+	if err != nil || len(gaps) == 0 {
+		return sp.from, err
+	}
+	return gaps[0].Position - 1, nil
 }
 
 func (t *timeline) take(ev *room.Event, position int64, wanted bool) {

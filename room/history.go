@@ -26,6 +26,8 @@ type History struct {
 	Start, End string // tokens; End is empty where nothing follows
 	Reached    string // token of where the reading stopped, whether or not anything follows
 	Events     []*Event
+
+	gap *store.Gap // the first that was crossed towards older events
 }
 
 // MaxPage bounds the events of one page.
@@ -89,7 +91,11 @@ func (e *Engine) Messages(tx *store.Tx, v *View, p Page) (History, error) {
 	if p.From != nil {
 		h.Start = p.From.String()
 	}
+	from := at
 	more, err := e.page(tx, v, p, &at, stop, &h)
+	if err == nil && p.Back {
+		h.gap, err = crossedGap(tx, v.Room.NID, from, at, len(h.Events) == p.Limit)
+	}
 	h.Reached = stream.Position{Durable: at}.String()
 	// A page that has events may be followed by an empty one without end: some
 	// clients take a page without end for a fault rather than for the last.

@@ -85,11 +85,20 @@ func (e *Engine) appendBundled(dst []byte, tx *store.Tx, v *View, events []*Even
 // ReadMessages is a page of a room's timeline.
 // spec: client-server-api#get_matrixclientv3roomsroomidmessages
 func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, err error) {
+	err = e.filling(ctx, room, p.Limit, func() (gap *store.Gap, err error) {
+		body, gap, err = e.readMessages(ctx, who, room, p)
+		return gap, err
+	})
+	return body, err
+}
+
+func (e *Engine) readMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, gap *store.Gap, err error) {
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		h, err := e.Messages(tx, v, p)
 		if err != nil {
 			return err
 		}
+		gap = h.gap
 		members := event.AppendStringMember(nil, "start", h.Start)
 		if h.End != "" {
 			members = event.AppendStringMember(members, "end", h.End)
@@ -113,7 +122,7 @@ func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p P
 		body = braced(members)
 		return nil
 	})
-	return body, err
+	return body, gap, err
 }
 
 // braced makes an object of its members.

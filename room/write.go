@@ -67,6 +67,8 @@ type entry struct {
 	stored  bool           // the event has a row already, beside the timeline
 	overlay *store.Overlay // to be stored: the state that the event met
 	gap     []id.Event     // events before it that are not known here
+	// position is where an older event goes that was missing; 0: at the end.
+	position int64
 	// forward: other servers are told, but for the one that the event came from.
 	forward bool
 	origin  id.Server
@@ -332,7 +334,7 @@ func (w *writing) commit(tx *store.Tx) error {
 	row.Head = w.base.Head
 	row.LastPosition = 0
 	for i := range w.entries {
-		if en := &w.entries[i]; en.placed() {
+		if en := &w.entries[i]; en.placed() && en.position == 0 {
 			if row.LastPosition == 0 {
 				row.LastPosition = tx.Position()
 			}
@@ -406,7 +408,7 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 			return fmt.Errorf("effects of %s: %w", row.ID, err)
 		}
 	}
-	if !en.placed() {
+	if !en.placed() || en.position != 0 {
 		return nil
 	}
 	tx.Touch(stream.Room, row.Room, w.concerned(en)...)
@@ -420,7 +422,11 @@ func (w *writing) commitPlace(tx *store.Tx, en *entry, row *store.Event) error {
 			return err
 		}
 	}
-	if en.placed() {
+	switch {
+	case !en.placed():
+	case en.position != 0:
+		row.Position = en.position
+	default:
 		if err := w.commitGap(tx, en, row); err != nil {
 			return err
 		}

@@ -13,21 +13,21 @@ import (
 	"hearth/room"
 )
 
-// roomOf is the room that a path names by its id or an alias.
-func (a *API) roomOf(ctx context.Context, idOrAlias string) (id.Room, error) {
+// roomOf is the room that a path names by its id or an alias; servers are those that
+// know it, as far as the alias tells.
+func (a *API) roomOf(ctx context.Context, idOrAlias string) (name id.Room, servers []id.Server, err error) {
 	if strings.HasPrefix(idOrAlias, "#") {
 		alias, err := id.ParseAlias(idOrAlias)
 		if err != nil {
-			return "", errcode.InvalidParam("%v", err)
+			return "", nil, errcode.InvalidParam("%v", err)
 		}
-		name, _, err := a.Directory.Resolve(ctx, alias)
-		return name, err
+		return a.Directory.Resolve(ctx, alias)
 	}
-	name, err := id.ParseRoom(idOrAlias)
+	name, err = id.ParseRoom(idOrAlias)
 	if err != nil {
-		return "", errcode.InvalidParam("%v", err)
+		return "", nil, errcode.InvalidParam("%v", err)
 	}
-	return name, nil
+	return name, nil, nil
 }
 
 type joinRoomRequest struct {
@@ -35,6 +35,16 @@ type joinRoomRequest struct {
 	Via     []string       `query:"via"`
 	Servers []string       `query:"server_name"` // the old name of via
 	Body    jsontext.Value `body:"."`
+}
+
+// via are the servers that a client named.
+func (r joinRoomRequest) via() (list []id.Server) {
+	for _, s := range append(r.Via, r.Servers...) {
+		if server, err := id.ParseServer(s); err == nil {
+			list = append(list, server)
+		}
+	}
+	return list
 }
 
 // joinChange reads the body of a join. Keys that the specification does not
@@ -68,7 +78,7 @@ type roomIDResponse struct {
 }
 
 func (a *API) joinRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (roomIDResponse, error) {
-	name, err := a.roomOf(ctx, r.Room)
+	name, servers, err := a.roomOf(ctx, r.Room)
 	if err != nil {
 		return roomIDResponse{}, err
 	}
@@ -76,6 +86,7 @@ func (a *API) joinRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (
 	if err != nil {
 		return roomIDResponse{}, err
 	}
+	change.Via = append(r.via(), servers...)
 	return roomIDResponse{name}, a.Rooms.Join(ctx, change)
 }
 
@@ -104,7 +115,7 @@ func (a *API) joinRoomById(ctx context.Context, c httpx.Caller, r joinRoomByIDRe
 }
 
 func (a *API) knockRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (roomIDResponse, error) {
-	name, err := a.roomOf(ctx, r.Room)
+	name, servers, err := a.roomOf(ctx, r.Room)
 	if err != nil {
 		return roomIDResponse{}, err
 	}

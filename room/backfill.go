@@ -1,0 +1,324 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// Bounds of asking others for history while a client waits for it.
+const (
+	backfillTime    = 15 * time.Second
+	backfillServers = 5
+	minBackfill     = 50  // events asked for at once: clients mostly go on reading
+	maxBackfill     = 100 // as many as servers hand out at once
+)
+
+// crossedGap finds the first gap that a page of older events came to; nil: none.
+func crossedGap(tx *store.Tx, room store.RoomNID, from, reached int64, full bool) (*store.Gap, error) {
+	gaps, err := tx.Gaps.Down(room, reached, from, 1)
+	if err != nil || len(gaps) == 0 || full && gaps[0].Position == reached+1 {
+		return nil, err
+	}
+	return &gaps[0], nil
+}
+
+// backfill asks other servers for what is missing at a gap, and says whether anything
+// came of it.
+// spec: server-server-api#backfilling-and-retrieving-missing-events
+func (e *Engine) backfill(ctx context.Context, room id.Room, gap store.Gap, limit int) bool {
+	ctx, cancel := context.WithTimeout(ctx, backfillTime)
+	defer cancel()
+	missing, servers, err := e.whoKnows(ctx, gap)
+	for _, server := range servers {
+		var n int
+		if n, err = e.backfillFrom(ctx, server, room, gap, missing, min(max(limit, minBackfill), maxBackfill)); n > 0 {
+			return true
+		}
+		if err != nil {
+			slog.DebugContext(ctx, "history not received", "room", room, "from", server, "error", err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		slog.InfoContext(ctx, "older history could not be had from other servers", "room", room, "error", err)
+	}
+	return false
+}
+
+// whoKnows lists what is missing at a gap and some servers that may know it: that of
+// whoever spoke after it first.
+func (e *Engine) whoKnows(ctx context.Context, gap store.Gap) (missing []id.Event, servers []id.Server, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		if missing, err = tx.Gaps.MissingAt(gap.Room, gap.Position, maxPrevEvents); err != nil {
+			return err
+		}
+		add := func(s id.Server) {
+			if s != e.options.Server && !slices.Contains(servers, s) && len(servers) < backfillServers {
+				servers = append(servers, s)
+			}
+		}
+		places, err := tx.Events.TimelineUp(gap.Room, gap.Position-1, gap.Position, 1)
+		if err != nil {
+			return err
+		}
+		events, err := e.Events(tx, nidsOf(places))
+		if err != nil {
+			return err
+		}
+		for _, ev := range events {
+			add(ev.PDU.Sender.Server())
+		}
+		in, err := tx.RoomServers.OfRoom(gap.Room)
+		if err != nil {
+			return err
+		}
+		for _, nid := range in[:min(len(in), 4*backfillServers)] {
+			name, err := tx.IDs.ServerName(nid)
+			if err != nil {
+				return err
+			}
+			add(name)
+		}
+		return nil
+	})
+	return missing, servers, err
+}
+
+func (e *Engine) backfillFrom(ctx context.Context, server id.Server, room id.Room, gap store.Gap, missing []id.Event, limit int) (int, error) {
+	v, ok, err := e.RoomVersion(ctx, room)
+	if err != nil || !ok {
+		return 0, err
+	}
+	raws, err := e.options.Network.Backfill(ctx, server, room, missing, limit)
+	if err != nil {
+		return 0, err
+	}
+	var list []*event.PDU
+	for _, raw := range raws[:min(len(raws), 2*maxBackfill)] {
+		if p, err := event.Parse(v, raw); err == nil && p.Room == room {
+			list = append(list, p)
+		}
+	}
+	list = connected(e.verify(ctx, list, nil), missing)
+	if err := e.backfillAuth(ctx, server, list); err != nil {
+		return 0, err
+	}
+	placed := 0
+	err = e.write(ctx, room, func(w *writing) (err error) {
+		placed, err = w.fillGap(ctx, gap.Position, list)
+		return err
+	})
+	return placed, err
+}
+
+// connected are the events that lead back from those missing, newest first.
+func connected(list []*event.PDU, missing []id.Event) []*event.PDU {
+	wanted := map[id.Event]bool{}
+	for _, name := range missing {
+		wanted[name] = true
+	}
+	var kept []*event.PDU
+	for _, p := range slices.Backward(inOrder(list)) {
+		if !wanted[p.ID] {
+			continue
+		}
+		kept = append(kept, p)
+		for _, name := range p.PrevEvents {
+			wanted[name] = true
+		}
+	}
+	return kept
+}
+
+// backfillAuth makes sure that the auth events of older events are here.
+func (e *Engine) backfillAuth(ctx context.Context, server id.Server, list []*event.PDU) error {
+	here := map[id.Event]bool{}
+	for _, p := range list {
+		here[p.ID] = true
+	}
+	var names []id.Event
+	for _, p := range list {
+		for _, name := range p.AuthEvents {
+			if !here[name] && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	absent, err := e.unknown(ctx, names, true)
+	if err != nil || len(absent) == 0 {
+		return err
+	}
+	return e.fetchOutliers(ctx, server, list[0].Version, list[0].Room, absent)
+}
+
+// fillGap puts older events, newest first, in the place that was kept free for them,
+// and notes what is missing before them. It returns how many joined the timeline.
+func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU) (placed int, err error) {
+	if err := w.settle(ctx); err != nil {
+		return 0, err
+	}
+	if err := w.engine.makeAllNames(ctx, list); err != nil {
+		return 0, err
+	}
+	// Auth events come before what they authorise in the graph, so in order of age.
+	nids := make(map[id.Event]store.EventNID, len(list))
+	for _, p := range slices.Backward(list) {
+		if nids[p.ID], err = w.engine.nids.next(ctx, w.engine.store); err != nil {
+			return 0, err
+		}
+	}
+	err = w.engine.store.View(ctx, func(tx *store.Tx) error {
+		gap, ok, err := tx.Gaps.Get(w.head.NID, position)
+		if err != nil || !ok {
+			return err // somebody else was quicker
+		}
+		w.fresh = map[id.Event]*Event{}
+		entries, err := w.olderEntries(tx, gap, list, nids)
+		if err != nil {
+			return err
+		}
+		lowest := gap.Position
+		for i := range entries {
+			en := &entries[len(entries)-1-i] // newest first again
+			if en.event.Flags&store.Rejected == 0 && gap.Next >= gap.Floor {
+				en.position = gap.Next
+				lowest = gap.Next
+				gap.Next--
+				placed++
+			} else if en.event.Flags&store.Rejected == 0 {
+				en.event.Flags = store.Outlier // no place is left
+			}
+		}
+		for _, en := range entries {
+			if err := w.append(en, w.head.extremities); err != nil {
+				return err
+			}
+		}
+		w.also = append(w.also, func(tx *store.Tx) error { return w.narrowGap(tx, gap, lowest, list) })
+		return nil
+	})
+	return placed, err
+}
+
+// olderEntries judges older events by their auth events, oldest first.
+func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, nids map[id.Event]store.EventNID) (entries []entry, err error) {
+	version := gap.StateBefore
+	var met *overlay
+	if gap.StateBefore < 0 {
+		if met, err = w.engine.overlay(tx, -gap.StateBefore); err != nil {
+			return nil, err
+		}
+		version = met.Version
+	}
+	for _, p := range slices.Backward(list) {
+		known, ok, err := w.engine.Event(tx, w.head.NID, p.ID)
+		if err != nil {
+			return nil, err
+		}
+		if ok && known.Flags&store.Outlier == 0 {
+			continue
+		}
+		auth, err := w.authEvents(tx, p)
+		if errors.Is(err, errMissingAuth) {
+			slog.Debug("older event without its auth events", "event", p.ID, "error", err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		reason, err := w.denied(tx, p, auth, nil)
+		if err != nil {
+			return nil, err
+		}
+		n, found, err := findNames(tx, Proposal{Sender: p.Sender, Type: p.Type, StateKey: p.StateKey})
+		if err != nil || !found {
+			return nil, fmt.Errorf("names of %s (%v): %w", p.ID, found, err)
+		}
+		en := entry{event: &Event{PDU: p, overlay: met, Event: store.Event{
+			NID: nids[p.ID], Room: w.head.NID, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
+			Depth: p.Depth, TS: p.OriginServerTS, StateBefore: gap.StateBefore, CurrentState: version,
+		}}}
+		if ok {
+			en.stored, en.event.NID = true, known.NID
+			en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
+		}
+		if reason != nil {
+			en.event.Flags = store.Rejected
+		}
+		for _, a := range auth {
+			en.auth = append(en.auth, a.NID)
+		}
+		w.fresh[p.ID] = en.event
+		if reason == nil {
+			if err := w.gatherEffects(tx, &en); err != nil {
+				return nil, err
+			}
+			if err := w.redactedBefore(tx, &en); err != nil {
+				return nil, err
+			}
+		}
+		entries = append(entries, en)
+	}
+	return entries, nil
+}
+
+// narrowGap notes what is still missing, before the lowest event placed.
+func (w *writing) narrowGap(tx *store.Tx, gap store.Gap, lowest int64, list []*event.PDU) error {
+	room := w.head.NID
+	for _, p := range list {
+		if err := tx.Gaps.Found(room, p.ID); err != nil {
+			return err
+		}
+	}
+	for _, p := range list {
+		for _, name := range p.PrevEvents {
+			known, ok, err := tx.Events.Know(name)
+			if err != nil {
+				return err
+			}
+			if ok && known.Flags&store.Outlier == 0 {
+				continue
+			}
+			if err := tx.Gaps.Miss(room, name, gap.Position); err != nil {
+				return err
+			}
+		}
+	}
+	left, err := tx.Gaps.MissingAt(room, gap.Position, 1)
+	switch {
+	case err != nil:
+		return err
+	case len(left) == 0:
+		return tx.Gaps.Delete(gap)
+	case lowest == gap.Position:
+		return nil
+	}
+	return tx.Gaps.Move(gap, lowest, gap.Next)
+}
+
+// maxBackfills bounds how often others are asked for one page.
+const maxBackfills = 3
+
+// filling reads a page of older events again after others were asked for what is
+// missing in it; where they cannot help, the page has what is known here.
+func (e *Engine) filling(ctx context.Context, room id.Room, limit int, read func() (*store.Gap, error)) error {
+	for attempt := 0; ; attempt++ {
+		gap, err := read()
+		if err != nil || gap == nil || attempt == maxBackfills || e.options.Network == nil {
+			return err
+		}
+		if !e.backfill(ctx, room, *gap, limit) {
+			return nil
+		}
+	}
+}
