@@ -86,7 +86,17 @@ func (e *Engine) Create(ctx context.Context, c Creation) (id.Room, error) {
 		}
 		return "", err
 	}
-	return w.head.ID, e.store.Update(ctx, func(tx *store.Tx) error { return w.commitNew(tx, c) })
+	if err := e.store.Update(ctx, func(tx *store.Tx) error { return w.commitNew(tx, c) }); err != nil {
+		return w.head.ID, err
+	}
+	for _, u := range c.Invite {
+		if e.isRemote(u) {
+			if err := e.inviteRemote(ctx, Change{Room: w.head.ID, Sender: c.Creator, Target: u, IsDirect: c.IsDirect}); err != nil {
+				return w.head.ID, fmt.Errorf("room %s is there, but %s could not be invited: %w", w.head.ID, u, err)
+			}
+		}
+	}
+	return w.head.ID, nil
 }
 
 // commitNew makes the room's row, then commits the write set as any other.
@@ -149,6 +159,9 @@ func (w *writing) firstEvents(ctx context.Context, c Creation) error {
 		}
 	}
 	for _, u := range c.Invite {
+		if w.engine.isRemote(u) {
+			continue // their servers have to sign first
+		}
 		if err := w.setMembership(ctx, Change{Sender: c.Creator, Target: u, IsDirect: c.IsDirect}, store.Invite, ""); err != nil {
 			return err
 		}

@@ -29,16 +29,16 @@ func (e *Engine) isResident(ctx context.Context, room id.Room) (bool, error) {
 	return ok && len(h.Locals) > 0, err
 }
 
-// candidates are the servers that may know a room: those that the user named, the one
-// that invited them, and the one that made the room.
+// candidates are the servers that may know a room: those that the user named, those of
+// whom they were invited by or heard, and the one that made the room.
 func (e *Engine) candidates(ctx context.Context, c Change) ([]id.Server, error) {
 	list := slices.Clone(c.Via)
-	inviter, err := e.inviter(ctx, c)
+	o, err := e.outsider(ctx, c.Room, c.Target)
 	if err != nil {
 		return nil, err
 	}
-	if inviter != "" {
-		list = append([]id.Server{inviter.Server()}, list...)
+	if o != nil {
+		list = append(list, o.servers...)
 	}
 	list = append(list, c.Room.Server()) // none in room version 12
 	var unique []id.Server
@@ -48,30 +48,6 @@ func (e *Engine) candidates(ctx context.Context, c Change) ([]id.Server, error) 
 		}
 	}
 	return unique[:min(len(unique), maxVia)], nil
-}
-
-// inviter is who invited a user to a room that is not known otherwise.
-func (e *Engine) inviter(ctx context.Context, c Change) (sender id.User, err error) {
-	err = e.store.View(ctx, func(tx *store.Tx) error {
-		room, ok, err := tx.Rooms.Find(c.Room)
-		if err != nil || !ok {
-			return err
-		}
-		user, ok, err := tx.IDs.FindUser(c.Target)
-		if err != nil || !ok {
-			return err
-		}
-		m, ok, err := tx.Members.Get(room, user)
-		if err != nil || !ok || m.Membership != store.Invite {
-			return err
-		}
-		events, err := e.Events(tx, []store.EventNID{m.Event})
-		if err == nil {
-			sender = events[0].PDU.Sender
-		}
-		return err
-	})
-	return sender, err
 }
 
 // eachVia asks servers one after the other until one has done what fn asks of it. A

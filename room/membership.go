@@ -152,6 +152,11 @@ func (w *writing) admitsGuests(ctx context.Context) error {
 // spec: client-server-api#knocking-on-rooms
 func (e *Engine) Knock(ctx context.Context, c Change) error {
 	c.Target = c.Sender
+	if here, err := e.isResident(ctx, c.Room); err != nil {
+		return err
+	} else if !here && e.options.Network != nil {
+		return e.knockRemote(ctx, c)
+	}
 	return e.write(ctx, c.Room, func(w *writing) error {
 		if m, err := w.membership(ctx, c.Sender); err != nil || m == store.Knock {
 			return err
@@ -163,7 +168,15 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 // Invite invites the target. Inviting again makes a new invite.
 // spec: client-server-api#post_matrixclientv3roomsroomidinvite
 func (e *Engine) Invite(ctx context.Context, c Change) error {
+	if e.isRemote(c.Target) {
+		return e.inviteRemote(ctx, c)
+	}
 	return e.write(ctx, c.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Invite, "") })
+}
+
+// isRemote says whether a user is one of another server that can be reached.
+func (e *Engine) isRemote(u id.User) bool {
+	return e.options.Network != nil && u.Server() != e.options.Server
 }
 
 // Leave ends the sender's membership, refuses an invite or takes a knock back.
@@ -171,6 +184,17 @@ func (e *Engine) Invite(ctx context.Context, c Change) error {
 // spec: client-server-api#leaving-rooms
 func (e *Engine) Leave(ctx context.Context, c Change) error {
 	c.Target = c.Sender
+	if here, err := e.isResident(ctx, c.Room); err != nil {
+		return err
+	} else if !here && e.options.Network != nil {
+		o, err := e.outsider(ctx, c.Room, c.Target)
+		if err != nil {
+			return err
+		}
+		if o != nil && (o.membership == store.Invite || o.membership == store.Knock) {
+			return e.leaveRemote(ctx, c, o)
+		}
+	}
 	return e.write(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)
 		switch {

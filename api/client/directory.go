@@ -62,7 +62,7 @@ type getRoomSummaryRequest struct {
 }
 
 func (a *API) getRoomSummary(ctx context.Context, c httpx.Caller, r getRoomSummaryRequest) (directory.RoomSummary, error) {
-	name, err := a.roomOf(ctx, r.Room)
+	name, _, err := a.roomOf(ctx, r.Room)
 	if err != nil {
 		return directory.RoomSummary{}, err
 	}

@@ -123,6 +123,7 @@ func (a *API) knockRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) 
 	if err != nil {
 		return roomIDResponse{}, err
 	}
+	change.Via = append(r.via(), servers...)
 	return roomIDResponse{name}, a.Rooms.Knock(ctx, change)
 }
 

@@ -1,0 +1,178 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/store"
+)
+
+// outsider is what is known of a user's invite to, or knock on, a room that nobody
+// here is in.
+type outsider struct {
+	membership store.Membership
+	event      *event.PDU
+	servers    []id.Server // that may know the room
+}
+
+// outsider reads the membership of a user in a room that nobody here is in; nil: none.
+func (e *Engine) outsider(ctx context.Context, room id.Room, user id.User) (o *outsider, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		nid, ok, err := tx.Rooms.Find(room)
+		if err != nil || !ok {
+			return err
+		}
+		who, ok, err := tx.IDs.FindUser(user)
+		if err != nil || !ok {
+			return err
+		}
+		m, ok, err := tx.Members.Get(nid, who)
+		if err != nil || !ok {
+			return err
+		}
+		events, err := e.Events(tx, []store.EventNID{m.Event})
+		if err != nil {
+			return err
+		}
+		o = &outsider{membership: m.Membership, event: events[0].PDU}
+		o.add(o.event.Sender)
+		raw, _, err := tx.Members.Stripped(nid, who)
+		if err != nil {
+			return err
+		}
+		var state []struct {
+			Sender id.User `json:"sender"`
+		}
+		if json.Unmarshal(raw, &state) == nil {
+			for _, s := range state {
+				o.add(s.Sender)
+			}
+		}
+		return nil
+	})
+	return o, err
+}
+
+func (o *outsider) add(u id.User) {
+	if s := u.Server(); s != "" && !slices.Contains(o.servers, s) {
+		o.servers = append(o.servers, s)
+	}
+}
+
+// knockRemote asks to be let into a room that nobody here is in.
+// spec: server-server-api#knocking-upon-a-room
+func (e *Engine) knockRemote(ctx context.Context, c Change) error {
+	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error {
+		knock, v, err := e.handshake(ctx, server, store.Knock, c)
+		if err != nil {
+			return err
+		}
+		raw, err := e.options.Network.SendKnock(ctx, server, knock)
+		if err != nil {
+			return err
+		}
+		var told []jsontext.Value
+		if err := json.Unmarshal(raw, &told); err != nil {
+			return errcode.New(502, "M_UNKNOWN", "the other server told a malformed state of the room: %s", err)
+		}
+		_, stripped, err := parseOutsideState(v, c.Room, told[:min(len(told), maxOutsideEntries)])
+		if err != nil {
+			return errcode.New(502, "M_UNKNOWN", "the other server told a state of the room that is not valid: %s", err)
+		}
+		return e.keepOutside(ctx, knock, stripped)
+	})
+}
+
+// leaveRemote refuses an invite to a room that nobody here is in, or takes a knock
+// back. If no server there can be told, it holds here all the same.
+// spec: server-server-api#leaving-rooms-rejecting-invites
+func (e *Engine) leaveRemote(ctx context.Context, c Change, o *outsider) error {
+	err := e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error {
+		leave, _, err := e.handshake(ctx, server, store.Leave, c)
+		if err != nil {
+			return err
+		}
+		if err := e.options.Network.SendLeave(ctx, server, leave); err != nil {
+			return err
+		}
+		return e.keepOutside(ctx, leave, nil)
+	})
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	slog.InfoContext(ctx, "an invite is refused here only: the servers in the room were not reached", "room", c.Room, "user", c.Target, "error", err)
+	content, err := json.Marshal(memberContent{Membership: event.MembershipLeave, Reason: c.Reason})
+	if err != nil {
+		return err
+	}
+	key := string(c.Target)
+	proto := event.Proto{
+		Room: c.Room, Type: event.TypeMember, StateKey: &key, Sender: c.Target, Content: content, OriginServerTS: now(),
+		PrevEvents: []event.Ref{o.event.Ref()}, AuthEvents: []event.Ref{o.event.Ref()}, Depth: event.NextDepth(o.event.Version, o.event.Depth),
+	}
+	if o.event.Version.EventID == roomversion.EventIDField {
+		proto.EventID = e.newEventID()
+	}
+	leave, err := event.Build(o.event.Version, proto, e.options.Server, e.options.KeyID, e.options.Key)
+	if err != nil {
+		return err
+	}
+	return e.keepOutside(ctx, leave, nil)
+}
+
+// errDraft ends a write whose events are only wanted as drafts.
+var errDraft = errors.New("a draft")
+
+// inviteRemote invites a user of another server, which has to sign the invite first.
+// spec: server-server-api#inviting-to-a-room
+func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
+	var draft *event.PDU
+	var outside []jsontext.Value
+	err := e.write(ctx, c.Room, func(w *writing) error {
+		if err := w.setMembership(ctx, c, store.Invite, ""); err != nil {
+			return err
+		}
+		if len(w.entries) == 0 {
+			return nil // they are invited in these very words
+		}
+		draft = w.entries[0].event.PDU
+		err := e.store.View(ctx, func(tx *store.Tx) (err error) {
+			outside, err = e.outsideState(tx, w.base)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return errDraft
+	})
+	if !errors.Is(err, errDraft) {
+		return err
+	}
+	state, err := json.Marshal(outside)
+	if err != nil {
+		return fmt.Errorf("state for an invite: %w", err)
+	}
+	raw, err := e.options.Network.SendInvite(ctx, c.Target.Server(), draft, state)
+	if err != nil {
+		return err
+	}
+	signed, err := event.Parse(draft.Version, raw)
+	if err != nil || signed.ID != draft.ID || !signed.CheckContentHash() {
+		return errcode.New(502, "M_UNKNOWN", "%s returned another event than our invite", c.Target.Server())
+	}
+	if err := e.options.Network.VerifyEvents(ctx, []*event.PDU{signed})[0]; err != nil {
+		return errcode.New(502, "M_UNKNOWN", "%s returned our invite with signatures that are not valid: %s", c.Target.Server(), err)
+	}
+	_, err = e.arrive(ctx, e.options.Server, signed.Version, signed, true)
+	return err
+}
