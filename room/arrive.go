@@ -66,8 +66,9 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 			Depth: a.pdu.Depth, TS: a.pdu.OriginServerTS,
 		}}
 		if ok {
-			en.stored, en.event.NID = true, known.NID
-			en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
+			if err := w.replaceOutlier(tx, &en, known); err != nil {
+				return err
+			}
 		}
 		v.reason, err = w.judge(ctx, tx, a, &en, &extremities)
 		return err
@@ -77,6 +78,25 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 	}
 	v.event = en.event
 	return v, w.append(en, extremities)
+}
+
+// replaceOutlier has an event take the place of what is known of it beside the
+// timeline. One that is not in the auth graph gets a new number, after its auth events.
+func (w *writing) replaceOutlier(tx *store.Tx, en *entry, known *Event) error {
+	en.stored = true
+	en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
+	if known.IsState {
+		graphed, err := tx.AuthGraph.Has(w.head.NID, known.NID)
+		if err != nil {
+			return err
+		}
+		if !graphed {
+			en.old = known.NID
+			return nil
+		}
+	}
+	en.event.NID = known.NID
+	return nil
 }
 
 // settle waits until what was built before is in the store: branches are judged by
@@ -144,7 +164,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	if ev.IsState {
 		w.arriving = ev
 		w.arrivingNode = &store.AuthNode{Room: w.head.NID, Event: ev.NID, Key: ev.Key, Auth: en.auth}
-		if en.stored {
+		if en.stored && en.old == 0 {
 			w.arriving = nil // it is in the graph
 		}
 	}

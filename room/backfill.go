@@ -249,8 +249,9 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 			Depth: p.Depth, TS: p.OriginServerTS, StateBefore: gap.StateBefore, CurrentState: version,
 		}}}
 		if ok {
-			en.stored, en.event.NID = true, known.NID
-			en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
+			if err := w.replaceOutlier(tx, &en, known); err != nil {
+				return nil, err
+			}
 		}
 		if reason != nil {
 			en.event.Flags = store.Rejected

@@ -306,11 +306,6 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU) 
 		return err
 	}
 	return w.engine.store.View(ctx, func(tx *store.Tx) error {
-		if known, ok, err := w.engine.Event(tx, w.head.NID, join.ID); err != nil {
-			return err
-		} else if ok && known.Flags&store.Outlier != 0 {
-			nid = known.NID
-		}
 		n, ok, err := findNames(tx, Proposal{Sender: join.Sender, Type: join.Type, StateKey: join.StateKey})
 		if err != nil || !ok {
 			return fmt.Errorf("names of %s (%v): %w", join.ID, ok, err)

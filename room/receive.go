@@ -451,12 +451,6 @@ func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
 	}
 	return w.engine.store.View(ctx, func(tx *store.Tx) error {
 		for _, p := range list {
-			if _, ok, err := tx.Events.Find(p.ID); err != nil || ok {
-				if err != nil {
-					return err
-				}
-				continue
-			}
 			if err := w.addOutlier(ctx, tx, p); err != nil && !errors.Is(err, errMissingAuth) {
 				return err
 			}
@@ -466,6 +460,18 @@ func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
 }
 
 func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) error {
+	known, ok, err := w.engine.Event(tx, w.head.NID, p.ID)
+	if err != nil {
+		return err
+	}
+	var old *Event
+	if ok {
+		graphed, err := tx.AuthGraph.Has(w.head.NID, known.NID)
+		if err != nil || graphed || !known.IsState {
+			return err
+		}
+		old = known
+	}
 	auth, err := w.authEvents(tx, p)
 	if err != nil {
 		return err
@@ -490,6 +496,11 @@ func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) er
 		ev.Flags |= store.Rejected
 	}
 	en := entry{event: ev}
+	if old != nil {
+		if err := w.replaceOutlier(tx, &en, old); err != nil {
+			return err
+		}
+	}
 	for _, a := range auth {
 		en.auth = append(en.auth, a.NID)
 	}

@@ -65,6 +65,7 @@ type entry struct {
 	auth    []store.EventNID // of a state event, where they are known by number already
 
 	stored  bool           // the event has a row already, beside the timeline
+	old     store.EventNID // of that row, if it is to have another number
 	overlay *store.Overlay // to be stored: the state that the event met
 	gap     []id.Event     // events before it that are not known here
 	// position is where an older event goes that was missing; 0: at the end.
@@ -380,7 +381,7 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 	if err := w.commitPlace(tx, en, &row); err != nil {
 		return fmt.Errorf("place %s: %w", row.ID, err)
 	}
-	if row.IsState && !en.stored {
+	if row.IsState && (!en.stored || en.old != 0) {
 		if err := w.commitAuth(tx, en, row); err != nil {
 			return fmt.Errorf("auth events of %s: %w", row.ID, err)
 		}
@@ -419,6 +420,11 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 func (w *writing) commitPlace(tx *store.Tx, en *entry, row *store.Event) error {
 	if en.overlay != nil {
 		if err := tx.Overlays.Insert(*en.overlay); err != nil {
+			return err
+		}
+	}
+	if en.old != 0 {
+		if err := tx.Events.Renumber(row.Room, en.old, row.NID); err != nil {
 			return err
 		}
 	}

@@ -82,10 +82,12 @@ const (
 		SELECT skey, position FROM events WHERE room_nid = $1 AND position > $2 AND position <= $3 AND position IS NOT NULL AND skey IS NOT NULL
 		UNION ALL SELECT skey, position FROM state_shifts WHERE room_nid = $1 AND position > $2 AND position <= $3
 		) changes GROUP BY skey ORDER BY MIN(position)`
-	insertShift   = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
-	insertWaiting = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
-	waitingFor    = `SELECT event_nid FROM waiting_redactions WHERE room_nid = $1 AND target = $2 ORDER BY event_nid`
-	deleteWaiting = `DELETE FROM waiting_redactions WHERE room_nid = $1 AND target = $2`
+	renumberEvent  = `UPDATE events SET event_nid = $2 WHERE event_nid = $1`
+	renumberMember = `UPDATE room_members SET event_nid = $2 WHERE room_nid = $3 AND event_nid = $1`
+	insertShift    = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
+	insertWaiting  = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
+	waitingFor     = `SELECT event_nid FROM waiting_redactions WHERE room_nid = $1 AND target = $2 ORDER BY event_nid`
+	deleteWaiting  = `DELETE FROM waiting_redactions WHERE room_nid = $1 AND target = $2`
 )
 
 // EventKey is an event id as the database keeps it: the 32 bytes of a hash, or
@@ -280,6 +282,16 @@ func (t Events) ChangedKeys(room RoomNID, after, upTo int64) ([]KeyChange, error
 // After lists the timeline events of all rooms in order, for followers.
 func (t Events) After(after, upTo int64, limit int) ([]Place, error) {
 	return list(t.tx, scanPlace, eventsAfter, after, upTo, limit)
+}
+
+// Renumber gives an event beside the timeline another nid, so that it comes after its
+// auth events, which came later. Of all else only memberships may name it.
+func (t Events) Renumber(room RoomNID, old, nid EventNID) error {
+	if _, err := t.tx.exec(renumberEvent, old, nid); err != nil {
+		return err
+	}
+	_, err := t.tx.exec(renumberMember, old, nid, room)
+	return err
 }
 
 // Shift notes that an event changed an entry of the state that it does not set.
