@@ -161,8 +161,10 @@ func (c *Client) SendInvite(ctx context.Context, to id.Server, invite *event.PDU
 	if unrecognized(err) && invite.Version.Number <= 2 { // v1 knows no later ones
 		rq.path = fedPath("v1/invite", string(invite.Room), string(invite.ID))
 		rq.body = withStripped(invite.JSON, stripped)
-		pair := []any{new(jsontext.Value), &answer}
-		err = c.ask(ctx, to, rq, &pair)
+		var pair [2]jsontext.Value // 200 and the answer
+		if err = c.ask(ctx, to, rq, &pair); err == nil && json.Unmarshal(pair[1], &answer) != nil {
+			err = badAnswer(to, errors.New("there is no event"))
+		}
 	}
 	if err == nil && answer.Event.Kind() != '{' {
 		err = badAnswer(to, errors.New("there is no event"))

@@ -169,7 +169,7 @@ func (c *Client) ClaimKeys(ctx context.Context, to id.Server, claims map[id.User
 	var answer struct {
 		Keys map[id.User]map[id.Device]jsontext.Value `json:"one_time_keys"`
 	}
-	err = c.ask(ctx, to, request{method: http.MethodPost, path: fedPath("v1/user/keys/claim"), body: body}, &answer)
+	err = c.ask(ctx, to, request{method: http.MethodPost, path: fedPath("v1/user/keys/claim"), body: body, once: true}, &answer)
 	return answer.Keys, err
 }
 

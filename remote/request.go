@@ -34,6 +34,7 @@ type request struct {
 	stream bool          // the answer may take long, but not stand still
 	open   bool          // not signed: everybody may ask for it
 	insist bool          // also of a server that seems down
+	once   bool          // sending it twice is not the same as sending it once
 }
 
 const (
@@ -99,11 +100,9 @@ func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Res
 		return nil, &Error{Server: to, Err: ErrDown}
 	}
 	resp, err := c.attempt(ctx, to, rq)
-	if err != nil && rq.method == http.MethodGet && isBrief(err) && ctx.Err() == nil {
-		if pause(ctx, 250*time.Millisecond) {
-			c.forget(to)
-			resp, err = c.attempt(ctx, to, rq)
-		}
+	if err != nil && !rq.once && isBrief(err) && pause(ctx, 250*time.Millisecond) {
+		c.forget(to)
+		resp, err = c.attempt(ctx, to, rq)
 	}
 	switch {
 	case err == nil:
@@ -198,6 +197,11 @@ func (c *Client) newRequest(ctx context.Context, to id.Server, dest *destination
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rq.body)), nil }
 		r.ContentLength = int64(len(rq.body))
 		r.Header.Set("Content-Type", "application/json")
+	}
+	if !rq.once {
+		// Not sent: it tells the transport that it may send again what was sent
+		// into a connection that the other side had closed.
+		r.Header["X-Idempotency-Key"] = []string{}
 	}
 	if !rq.open {
 		header, err := c.authorization(rq.method, r.URL.RequestURI(), to, rq.body)

@@ -31,6 +31,11 @@ type check struct {
 // errNoKey says that none of the keys of a signature is known to have been valid.
 var errNoKey = errors.New("none of the keys is known to have been valid")
 
+// isVerdict says whether err is about a signature, and not about this server.
+func isVerdict(err error) bool {
+	return errors.Is(err, errNoKey) || errors.Is(err, signing.ErrMissing) || errors.Is(err, signing.ErrInvalid)
+}
+
 // run verifies with what is known of the server's keys. Signatures by unknown
 // keys and keys that were not valid are skipped; all others must be good.
 // spec: server-server-api#validating-hashes-and-signatures-on-received-events

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -62,10 +63,12 @@ func (c *Client) AuthenticateRequest(ctx context.Context, r *http.Request, body 
 		return nil
 	}
 	if err := c.Keys.verifyAll(ctx, []check{one}, forCaller)[0]; err != nil {
-		if ctx.Err() != nil {
-			return "", ctx.Err()
+		if !isVerdict(err) || ctx.Err() != nil {
+			return "", fmt.Errorf("authenticate %s: %w", origin, err)
 		}
-		return "", errcode.Unauthorized("%v", err)
+		// Why its keys could not be fetched would tell a stranger about this network.
+		slog.DebugContext(ctx, "a request was refused", "server", origin, "error", err)
+		return "", errcode.Unauthorized("the request is not signed with a key of %s that is known here", origin)
 	}
 	c.Up(origin)
 	return origin, nil
