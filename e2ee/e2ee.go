@@ -3,14 +3,16 @@
 // whose keys. The server never sees a secret key or a plaintext.
 //
 // It must not know rooms but for who shares one with whom, nor authenticate
-// anybody. Start at Service; devicelists.go says what a sync shows.
+// anybody. Start at Service; devicelists.go says what a sync shows, outgoing.go
+// what other servers are told, remotelists.go how their users' keys are kept.
 // spec: client-server-api#end-to-end-encryption
 package e2ee
 
 import (
-	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -21,28 +23,22 @@ import (
 	"hearth/stream"
 )
 
-// Service keeps the keys of this server's users. Its methods may be called from
-// any goroutine.
+// Service keeps the keys of this server's users, and of those of other servers
+// with whom they share rooms. Its methods may be called from any goroutine.
 type Service struct {
 	store  *store.Store
 	server id.Server
 	remote Remote
-}
 
-// Remote reaches the users of other servers. A func that is nil reaches nobody.
-type Remote struct {
-	// QueryKeys asks the servers of users for their keys. Servers that did not
-	// answer are in Failures of the result.
-	QueryKeys func(ctx context.Context, asked map[id.User][]id.Device, timeoutMS int64) QueryResult
-	// ClaimKeys claims one-time keys of users of other servers.
-	ClaimKeys func(ctx context.Context, asked map[id.User]map[id.Device]string, timeoutMS int64) ClaimResult
-	// SendToDevice queues messages for the servers of users in the same transaction.
-	SendToDevice func(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error
+	stale chan struct{} // there may be a list of remote devices to fetch
+
+	mu     sync.Mutex
+	asking map[id.User]*question
 }
 
 // New makes a service for the users of server.
 func New(s *store.Store, server id.Server, remote Remote) *Service {
-	return &Service{store: s, server: server, remote: remote}
+	return &Service{store: s, server: server, remote: remote, stale: make(chan struct{}, 1), asking: map[id.User]*question{}}
 }
 
 // Failure says why a server could not be asked.
@@ -97,20 +93,15 @@ func splitLocal[V any](s *Service, asked map[id.User]V) (local, remote map[id.Us
 	return local, remote
 }
 
-// unreachable lists the servers of users as failures.
-func unreachable[V any](asked map[id.User]V) map[id.Server]Failure {
-	failures := map[id.Server]Failure{}
-	for u := range asked {
-		failures[u.Server()] = Failure{"this server does not reach other servers"}
-	}
-	return failures
-}
-
 // deviceListChanged notes that keys of a local user changed and tells all who
-// see him. An empty device stands for his cross-signing keys.
+// see him, other servers too. An empty device stands for his cross-signing keys.
 func deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error {
-	if err := tx.DeviceLists.Set(user, device, tx.NextPosition()); err != nil {
+	position := tx.NextPosition()
+	if err := tx.DeviceLists.Set(user, device, position); err != nil {
 		return err
+	}
+	if err := tellServers(tx, user, device, position); err != nil {
+		return fmt.Errorf("tell other servers of changed keys: %w", err)
 	}
 	seen, err := tx.Members.SharingLocal(user)
 	if err != nil {

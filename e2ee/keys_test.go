@@ -1,7 +1,6 @@
 package e2ee_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -210,35 +209,6 @@ func TestQueryShowsDevicesWithNames(t *testing.T) {
 	w.must(err)
 	if n := len(all.DeviceKeys[alice]); n != 2 {
 		t.Errorf("%d devices of alice", n)
-	}
-}
-
-func TestOtherServersAreAsked(t *testing.T) {
-	var asked []id.User
-	remote := &e2ee.Remote{QueryKeys: func(_ context.Context, q map[id.User][]id.Device, _ int64) e2ee.QueryResult {
-		r := e2ee.QueryResult{Failures: map[id.Server]e2ee.Failure{"down": {}}, DeviceKeys: map[id.User]map[id.Device]jsontext.Value{}}
-		for u := range q {
-			asked = append(asked, u)
-			r.DeviceKeys[u] = map[id.Device]jsontext.Value{"D": jsontext.Value(`{}`)}
-		}
-		return r
-	}}
-	w := newWorldOn(t, nil, remote)
-	r, err := w.QueryKeys(t.Context(), alice, map[id.User][]id.Device{"@dora:remote": {}, alice: {}}, 0)
-	w.must(err)
-	if len(asked) != 1 || len(r.DeviceKeys["@dora:remote"]) != 1 || len(r.Failures) != 1 {
-		t.Errorf("asked %v, got %+v", asked, r)
-	}
-	alone := newWorld(t)
-	r, err = alone.QueryKeys(t.Context(), alice, map[id.User][]id.Device{"@dora:remote": {}}, 0)
-	w.must(err)
-	if _, ok := r.Failures["remote"]; !ok {
-		t.Errorf("failures are %v", r.Failures)
-	}
-	c, err := alone.ClaimKeys(t.Context(), map[id.User]map[id.Device]string{"@dora:remote": {"D": "x"}}, 0)
-	w.must(err)
-	if _, ok := c.Failures["remote"]; !ok {
-		t.Errorf("failures are %v", c.Failures)
 	}
 }
 

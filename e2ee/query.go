@@ -3,7 +3,6 @@ package e2ee
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/go-json-experiment/json"
@@ -29,14 +28,6 @@ func newQueryResult() QueryResult {
 		map[id.User]jsontext.Value{}, map[id.User]jsontext.Value{}, map[id.Server]Failure{}}
 }
 
-// merge takes over what another server answered about its own users.
-func (q QueryResult) merge(o QueryResult) {
-	maps.Copy(q.DeviceKeys, o.DeviceKeys)
-	maps.Copy(q.MasterKeys, o.MasterKeys)
-	maps.Copy(q.SelfSigningKeys, o.SelfSigningKeys)
-	maps.Copy(q.Failures, o.Failures)
-}
-
 // QueryKeys reads the identity and cross-signing keys of users; an empty list
 // of devices asks for all. Signatures are those that caller may see.
 // spec: client-server-api#post_matrixclientv3keysquery
@@ -45,28 +36,27 @@ func (s *Service) QueryKeys(ctx context.Context, caller id.User, asked map[id.Us
 		return QueryResult{}, tooMany()
 	}
 	local, remote := splitLocal(s, asked)
-	result, err := s.QueryLocal(ctx, caller, local)
-	switch {
-	case err != nil || len(remote) == 0:
-	case s.remote.QueryKeys == nil:
-		maps.Copy(result.Failures, unreachable(remote))
-	default:
-		result.merge(s.remote.QueryKeys(ctx, remote, timeoutMS))
+	result := newQueryResult()
+	err := s.queryStored(ctx, result, caller, local)
+	if err == nil && len(remote) > 0 {
+		err = s.queryRemote(ctx, result, caller, remote, timeoutMS)
 	}
 	return result, err
 }
 
-// QueryLocal is QueryKeys for users of this server, for other servers too.
-// Users that do not exist look like users without devices.
-func (s *Service) QueryLocal(ctx context.Context, caller id.User, asked map[id.User][]id.Device) (QueryResult, error) {
-	result := newQueryResult()
-	return result, s.store.View(ctx, func(tx *store.Tx) error {
+// queryStored reads the keys of users that are in the store. Users that do not
+// exist look like users without devices.
+func (s *Service) queryStored(ctx context.Context, result QueryResult, caller id.User, asked map[id.User][]id.Device) error {
+	if len(asked) == 0 {
+		return nil
+	}
+	return s.store.View(ctx, func(tx *store.Tx) error {
 		viewer, _, err := tx.IDs.FindUser(caller)
 		if err != nil {
 			return err
 		}
 		for user, devices := range asked {
-			if err := queryUser(tx, &result, user, devices, viewer); err != nil {
+			if err := s.queryUser(tx, result, user, devices, viewer); err != nil {
 				return fmt.Errorf("query keys of %s: %w", user, err)
 			}
 		}
@@ -74,7 +64,7 @@ func (s *Service) QueryLocal(ctx context.Context, caller id.User, asked map[id.U
 	})
 }
 
-func queryUser(tx *store.Tx, result *QueryResult, user id.User, devices []id.Device, viewer store.UserNID) error {
+func (s *Service) queryUser(tx *store.Tx, result QueryResult, user id.User, devices []id.Device, viewer store.UserNID) error {
 	found := map[id.Device]jsontext.Value{}
 	result.DeviceKeys[user] = found
 	nid, ok, err := tx.IDs.FindUser(user)
@@ -90,7 +80,7 @@ func queryUser(tx *store.Tx, result *QueryResult, user id.User, devices []id.Dev
 		return err
 	}
 	names := map[id.Device]string{}
-	if len(keys) > 0 {
+	if len(keys) > 0 && s.isLocal(user) {
 		rows, err := tx.Devices.List(user)
 		if err != nil {
 			return err
@@ -103,7 +93,11 @@ func queryUser(tx *store.Tx, result *QueryResult, user id.User, devices []id.Dev
 		if len(devices) > 0 && !slices.Contains(devices, k.Device) {
 			continue
 		}
-		if found[k.Device], err = show(k.Keys, signatures[string(k.Device)], &unsigned{names[k.Device]}); err != nil {
+		var add *unsigned // keys of other servers have theirs
+		if s.isLocal(user) {
+			add = &unsigned{names[k.Device]}
+		}
+		if found[k.Device], err = show(k.Keys, signatures[string(k.Device)], add); err != nil {
 			return err
 		}
 	}
@@ -225,21 +219,15 @@ func (s *Service) ClaimKeys(ctx context.Context, asked map[id.User]map[id.Device
 		return ClaimResult{}, tooMany()
 	}
 	local, remote := splitLocal(s, asked)
-	result, err := s.ClaimLocal(ctx, local)
-	switch {
-	case err != nil || len(remote) == 0:
-	case s.remote.ClaimKeys == nil:
-		maps.Copy(result.Failures, unreachable(remote))
-	default:
-		theirs := s.remote.ClaimKeys(ctx, remote, timeoutMS)
-		maps.Copy(result.OneTimeKeys, theirs.OneTimeKeys)
-		maps.Copy(result.Failures, theirs.Failures)
+	result, err := s.claimLocal(ctx, local)
+	if err == nil && len(remote) > 0 {
+		s.claimRemote(ctx, result, remote, timeoutMS)
 	}
 	return result, err
 }
 
-// ClaimLocal is ClaimKeys for users of this server, for other servers too.
-func (s *Service) ClaimLocal(ctx context.Context, asked map[id.User]map[id.Device]string) (ClaimResult, error) {
+// claimLocal is ClaimKeys for users of this server, for other servers too.
+func (s *Service) claimLocal(ctx context.Context, asked map[id.User]map[id.Device]string) (ClaimResult, error) {
 	result := ClaimResult{map[id.User]map[id.Device]map[string]jsontext.Value{}, map[id.Server]Failure{}}
 	if len(asked) == 0 {
 		return result, nil

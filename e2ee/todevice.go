@@ -27,6 +27,15 @@ const (
 	maxToDevice      = 64 << 10 // bytes of one message, as of an event
 	maxToDeviceBytes = 32 << 20 // of all messages that one request queues
 	txnMemory        = 24 * time.Hour
+	messageMemory    = 7 * 24 * time.Hour // of the ids of other servers' messages
+
+	// maxQueued is about how many messages wait for a device that does not fetch
+	// them; the oldest go first. In a busy week of a user in hundreds of encrypted
+	// rooms there come some thousand, most of them keys of messages: who has been
+	// away for longer gets the rest from the key backup. Without a bound every
+	// device that somebody lost would grow for ever.
+	maxQueued = 10_000
+	trimEvery = 64 // messages
 )
 
 // SendToDevice queues messages for devices. The same transaction of the same
@@ -36,15 +45,8 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 	if !validName(m.Type) || !validName(txnID) {
 		return errcode.InvalidParam("the event type or the transaction id is too long")
 	}
-	for _, devices := range to {
-		for _, content := range devices {
-			if content.Kind() != '{' {
-				return errcode.BadJSON("a message is not an object")
-			}
-			if len(content) > maxToDevice {
-				return errcode.TooLarge("a message is larger than %d bytes", maxToDevice)
-			}
-		}
+	if err := checkMessages(to); err != nil {
+		return err
 	}
 	local, remote := splitLocal(s, to)
 	now := time.Now()
@@ -60,18 +62,57 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 		if err != nil || !fresh {
 			return err
 		}
-		if err := queue(tx, m, local); err != nil || len(remote) == 0 || s.remote.SendToDevice == nil {
+		if err := queue(tx, m, local); err != nil {
 			return err
 		}
-		return s.remote.SendToDevice(tx, m, remote)
+		return s.queueForServers(tx, m, remote)
 	})
 }
 
-// ReceiveToDevice queues what another server sent to users of this one.
+func checkMessages(to map[id.User]map[id.Device]jsontext.Value) error {
+	size := 0
+	for _, devices := range to {
+		for _, content := range devices {
+			if content.Kind() != '{' {
+				return errcode.BadJSON("a message is not an object")
+			}
+			if len(content) > maxToDevice {
+				return errcode.TooLarge("a message is larger than %d bytes", maxToDevice)
+			}
+			if size += len(content); size > maxToDeviceBytes {
+				return errcode.TooLarge("the messages are more than %d bytes", maxToDeviceBytes)
+			}
+		}
+	}
+	return nil
+}
+
+// ReceiveToDevice queues what another server sent to users of this one, once for
+// each message id.
 // spec: server-server-api#send-to-device-messaging
-func (s *Service) ReceiveToDevice(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, messageID string, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+	if !validName(m.Type) || !validName(messageID) {
+		return errcode.InvalidParam("the event type or the message id is too long")
+	}
+	if err := checkMessages(to); err != nil {
+		return err
+	}
 	local, _ := splitLocal(s, to)
-	return queue(tx, m, local)
+	now := time.Now()
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		server, err := tx.IDs.Server(origin)
+		if err != nil {
+			return err
+		}
+		if err := tx.ToDevice.ExpireReceived(now.Add(-messageMemory).UnixMilli()); err != nil {
+			return err
+		}
+		fresh, err := tx.ToDevice.InsertReceived(server, messageID, now.UnixMilli())
+		if err != nil || !fresh {
+			return err
+		}
+		return queue(tx, m, local)
+	})
 }
 
 // queue writes messages to the queues of local devices.
@@ -104,6 +145,11 @@ func queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value)
 			}
 			if err := tx.ToDevice.Insert(nid, d.ID, toDeviceEvent(m, content)); err != nil {
 				return fmt.Errorf("queue message for %s: %w", user, err)
+			}
+			if tx.Position()%trimEvery == 0 {
+				if err := tx.ToDevice.Trim(nid, d.ID, maxQueued); err != nil {
+					return fmt.Errorf("trim the queue of %s: %w", user, err)
+				}
 			}
 			queued = true
 		}

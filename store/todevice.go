@@ -15,10 +15,14 @@ const (
 	insertToDevice = `INSERT INTO to_device_messages (user_nid, device_id, position, event) VALUES ($1, $2, $3, $4)`
 	listToDevice   = `SELECT position, event FROM to_device_messages WHERE user_nid = $1 AND device_id = $2
 		AND position > $3 AND position <= $4 ORDER BY position LIMIT $5`
-	ackToDevice          = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <= $3`
-	deleteToDevice       = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2`
-	insertToDeviceTxn    = `INSERT INTO to_device_transactions (user_nid, device_id, event_type, txn_id, created_ts) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
-	expireToDeviceTxns   = `DELETE FROM to_device_transactions WHERE created_ts < $1`
+	ackToDevice        = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <= $3`
+	deleteToDevice     = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2`
+	insertToDeviceTxn  = `INSERT INTO to_device_transactions (user_nid, device_id, event_type, txn_id, created_ts) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
+	expireToDeviceTxns = `DELETE FROM to_device_transactions WHERE created_ts < $1`
+	trimToDevice       = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <=
+		(SELECT t.position FROM to_device_messages t WHERE t.user_nid = $1 AND t.device_id = $2 ORDER BY t.position DESC LIMIT 1 OFFSET $3)`
+	insertReceived       = `INSERT INTO received_to_device (server_nid, message_id, received_ts) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
+	expireReceived       = `DELETE FROM received_to_device WHERE received_ts < $1`
 	deleteToDeviceTxnsOf = `DELETE FROM to_device_transactions WHERE user_nid = $1 AND device_id = $2`
 )
 
@@ -60,5 +64,23 @@ func (t ToDevice) InsertTransaction(user UserNID, device id.Device, eventType, t
 // ExpireTransactions forgets requests from before a time.
 func (t ToDevice) ExpireTransactions(before int64) error {
 	_, err := t.tx.exec(expireToDeviceTxns, before)
+	return err
+}
+
+// Trim leaves the newest messages of a device's queue.
+func (t ToDevice) Trim(user UserNID, device id.Device, keep int) error {
+	_, err := t.tx.exec(trimToDevice, user, string(device), keep)
+	return err
+}
+
+// InsertReceived notes a message of another server, and says whether it is new.
+func (t ToDevice) InsertReceived(server ServerNID, messageID string, now int64) (bool, error) {
+	n, err := t.tx.exec(insertReceived, server, messageID, now)
+	return n > 0, err
+}
+
+// ExpireReceived forgets messages from before a time.
+func (t ToDevice) ExpireReceived(before int64) error {
+	_, err := t.tx.exec(expireReceived, before)
 	return err
 }

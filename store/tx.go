@@ -42,6 +42,7 @@ type Tx struct {
 	DeviceKeys   DeviceKeys   // identity, one-time and fallback keys
 	CrossSigning CrossSigning // cross-signing keys, signatures
 	DeviceLists  DeviceLists  // whose keys changed when
+	RemoteLists  RemoteLists  // keys of users of other servers that are kept
 	ToDevice     ToDevice     // queues of to-device messages
 	KeyBackup    KeyBackup    // encrypted backups of room keys
 	Receipts     Receipts     // how far users have read
@@ -81,6 +82,7 @@ func newTx(s *Store, c *conn) *Tx {
 	tx.DeviceKeys.tx = tx
 	tx.CrossSigning.tx = tx
 	tx.DeviceLists.tx = tx
+	tx.RemoteLists.tx = tx
 	tx.ToDevice.tx = tx
 	tx.KeyBackup.tx = tx
 	tx.Receipts.tx = tx

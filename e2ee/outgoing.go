@@ -1,0 +1,222 @@
+package e2ee
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/id"
+	"hearth/remote"
+	"hearth/store"
+)
+
+// The types of EDUs that are about keys.
+const (
+	typeDirectToDevice   = "m.direct_to_device"
+	typeDeviceListUpdate = "m.device_list_update"
+	typeSigningKeyUpdate = "m.signing_key_update"
+)
+
+// DirectToDevice is the content of an m.direct_to_device EDU.
+// spec: server-server-api#send-to-device-messaging
+type DirectToDevice struct {
+	MessageID string                                   `json:"message_id"`
+	Messages  map[id.User]map[id.Device]jsontext.Value `json:"messages"`
+	Sender    id.User                                  `json:"sender"`
+	Type      string                                   `json:"type"`
+}
+
+// DeviceListUpdate is the content of an m.device_list_update EDU.
+// spec: server-server-api#device-management
+type DeviceListUpdate struct {
+	User     id.User        `json:"user_id"`
+	Device   id.Device      `json:"device_id"`
+	Name     string         `json:"device_display_name,omitempty"`
+	StreamID int64          `json:"stream_id"`
+	PrevID   []int64        `json:"prev_id"`
+	Deleted  bool           `json:"deleted,omitzero"`
+	Keys     jsontext.Value `json:"keys,omitzero"`
+}
+
+// SigningKeyUpdate is the content of an m.signing_key_update EDU.
+// spec: server-server-api#end-to-end-encryption
+type SigningKeyUpdate struct {
+	User           id.User        `json:"user_id"`
+	MasterKey      jsontext.Value `json:"master_key,omitzero"`
+	SelfSigningKey jsontext.Value `json:"self_signing_key,omitzero"`
+}
+
+// maxDirect is about how many bytes of messages go into one EDU.
+const maxDirect = 64 << 10
+
+// queueForServers queues messages for the servers of users.
+func (s *Service) queueForServers(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+	var edu DirectToDevice
+	size := 0
+	begin := func() {
+		edu = DirectToDevice{rand.Text(), map[id.User]map[id.Device]jsontext.Value{}, m.Sender, m.Type}
+		size = 0
+	}
+	begin()
+	var server id.Server
+	flush := func() error {
+		if len(edu.Messages) == 0 {
+			return nil
+		}
+		err := queueFor(tx, server, typeDirectToDevice, edu)
+		begin()
+		return err
+	}
+	byServer := func(a, b id.User) int {
+		return cmp.Or(cmp.Compare(a.Server(), b.Server()), cmp.Compare(a, b))
+	}
+	for _, user := range slices.SortedFunc(maps.Keys(to), byServer) {
+		if user.Server() != server {
+			if err := flush(); err != nil {
+				return err
+			}
+			server = user.Server()
+		}
+		for _, device := range slices.Sorted(maps.Keys(to[user])) {
+			content := to[user][device]
+			if size > 0 && size+len(content) > maxDirect {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			if edu.Messages[user] == nil {
+				edu.Messages[user] = map[id.Device]jsontext.Value{}
+			}
+			edu.Messages[user][device] = content
+			size += len(content)
+		}
+	}
+	return flush()
+}
+
+// queueFor queues an EDU for one server.
+func queueFor(tx *store.Tx, server id.Server, typ string, content any) error {
+	nid, err := tx.IDs.Server(server)
+	if err != nil {
+		return err
+	}
+	return queueEDU(tx, tx.NextPosition(), []store.ServerNID{nid}, typ, content)
+}
+
+// queueEDU queues an EDU for some servers at a position.
+func queueEDU(tx *store.Tx, position int64, to []store.ServerNID, typ string, content any) error {
+	raw, err := json.Marshal(content, json.Deterministic(true))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", typ, err)
+	}
+	set, err := tx.Outgoing.Set(to)
+	if err != nil {
+		return err
+	}
+	return tx.Outgoing.Insert(store.OutgoingItem{Position: position, EDU: remote.AppendEDU(nil, typ, raw), Set: set})
+}
+
+// tellServers tells the servers that share a room with a local user that keys of
+// his have changed; an empty device stands for his cross-signing keys. The
+// position becomes the stream id of an update, even if there is nobody to be
+// told: who shared a room before must not take a later update for the next one.
+// spec: server-server-api#device-management
+func tellServers(tx *store.Tx, user store.UserNID, device id.Device, position int64) error {
+	name, err := tx.IDs.UserID(user)
+	if err != nil {
+		return err
+	}
+	to, err := seeing(tx, user, name)
+	if err != nil {
+		return err
+	}
+	if device == "" {
+		if len(to) == 0 {
+			return nil
+		}
+		content, err := signingKeysOf(tx, user, name)
+		if err != nil {
+			return err
+		}
+		return queueEDU(tx, position, to, typeSigningKeyUpdate, content)
+	}
+	last, err := tx.RemoteLists.Update(user)
+	if err == nil {
+		err = tx.RemoteLists.SetUpdate(user, position)
+	}
+	if err != nil || len(to) == 0 {
+		return err
+	}
+	update := DeviceListUpdate{User: name, Device: device, StreamID: position, PrevID: []int64{}}
+	if last != 0 {
+		update.PrevID = []int64{last}
+	}
+	if err := update.describe(tx, user); err != nil {
+		return err
+	}
+	return queueEDU(tx, position, to, typeDeviceListUpdate, update)
+}
+
+// seeing lists the other servers that share a room with a local user.
+func seeing(tx *store.Tx, user store.UserNID, name id.User) ([]store.ServerNID, error) {
+	all, err := tx.RoomServers.Seeing(user)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return without(tx, all, name.Server())
+}
+
+// without is servers but for one.
+func without(tx *store.Tx, servers []store.ServerNID, one id.Server) ([]store.ServerNID, error) {
+	nid, ok, err := tx.IDs.FindServer(one)
+	if ok {
+		servers = slices.DeleteFunc(servers, func(s store.ServerNID) bool { return s == nid })
+	}
+	return servers, err
+}
+
+// describe fills in how a device is now.
+func (u *DeviceListUpdate) describe(tx *store.Tx, user store.UserNID) error {
+	keys, ok, err := tx.DeviceKeys.Get(user, u.Device)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		u.Deleted = true
+		return nil
+	}
+	signatures, err := visibleSignatures(tx, user, user)
+	if err != nil {
+		return err
+	}
+	if u.Keys, err = show(keys, signatures[string(u.Device)], nil); err != nil {
+		return err
+	}
+	d, _, err := tx.Devices.Get(u.User, u.Device)
+	u.Name = d.DisplayName
+	return err
+}
+
+// signingKeysOf is a local user's cross-signing keys as other servers see them.
+func signingKeysOf(tx *store.Tx, user store.UserNID, name id.User) (update SigningKeyUpdate, err error) {
+	update.User = name
+	keys, err := tx.CrossSigning.Keys(user)
+	if err != nil {
+		return update, err
+	}
+	signatures, err := visibleSignatures(tx, user, user)
+	if err != nil {
+		return update, err
+	}
+	for usage, into := range map[string]*jsontext.Value{usageMaster: &update.MasterKey, usageSelfSigning: &update.SelfSigningKey} {
+		if k, ok := keys[usage]; ok && err == nil {
+			*into, err = show(k.Key, signatures[k.PublicKey], nil)
+		}
+	}
+	return update, err
+}

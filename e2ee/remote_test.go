@@ -1,0 +1,598 @@
+package e2ee_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+
+	"hearth/e2ee"
+	"hearth/matrix/errcode"
+	"hearth/matrix/id"
+	"hearth/room"
+	"hearth/store"
+	"hearth/store/storetest"
+	"hearth/stream"
+)
+
+const (
+	dora  = id.User("@dora:hs1.example")
+	emil  = id.User("@emil:hs2.example")
+	other = id.Server("hs1.example")
+)
+
+// elsewhere is the other servers: what they say of their users.
+type elsewhere struct {
+	mu      sync.Mutex
+	devices map[id.User]map[id.Device]jsontext.Value
+	master  map[id.User]jsontext.Value
+	stream  map[id.User]int64
+	down    error
+	during  func()
+	asked   []string // what they were asked
+}
+
+func (e *elsewhere) note(format string, a ...any) error {
+	e.mu.Lock()
+	e.asked = append(e.asked, fmt.Sprintf(format, a...))
+	during := e.during
+	e.mu.Unlock()
+	if during != nil {
+		during()
+	}
+	return e.down
+}
+
+func (e *elsewhere) heard() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	asked := e.asked
+	e.asked = nil
+	return asked
+}
+
+func (e *elsewhere) remote() *e2ee.Remote {
+	return &e2ee.Remote{
+		QueryKeys: func(_ context.Context, to id.Server, users map[id.User][]id.Device) (e2ee.ServerQuery, error) {
+			q := e2ee.ServerQuery{DeviceKeys: map[id.User]map[id.Device]jsontext.Value{}, MasterKeys: map[id.User]jsontext.Value{}}
+			for u := range users {
+				q.DeviceKeys[u] = e.devices[u]
+				q.MasterKeys[u] = e.master[u]
+			}
+			q.DeviceKeys[alice] = map[id.Device]jsontext.Value{"FORGED": jsontext.Value(`{}`)}
+			return q, e.note("query %s", to)
+		},
+		ClaimKeys: func(_ context.Context, to id.Server, claims map[id.User]map[id.Device]string) (map[id.User]map[id.Device]map[string]jsontext.Value, error) {
+			k := map[string]jsontext.Value{"x:1": jsontext.Value(`"k"`)}
+			return map[id.User]map[id.Device]map[string]jsontext.Value{dora: {"D": k, "FORGED": k}, alice: {"FORGED": k}}, e.note("claim %s", to)
+		},
+		GetDevices: func(_ context.Context, to id.Server, user id.User) (e2ee.UserDevices, error) {
+			d := e2ee.UserDevices{User: user, StreamID: e.stream[user], MasterKey: e.master[user]}
+			for name, keys := range e.devices[user] {
+				d.Devices = append(d.Devices, e2ee.UserDevice{ID: name, Name: "Phone", Keys: keys})
+			}
+			return d, e.note("devices %s", user)
+		},
+	}
+}
+
+func newElsewhere() *elsewhere {
+	return &elsewhere{devices: map[id.User]map[id.Device]jsontext.Value{}, master: map[id.User]jsontext.Value{}, stream: map[id.User]int64{}}
+}
+
+// meet makes a user of another server a member of a room.
+func (w *world) meet(r id.Room, u id.User) {
+	w.t.Helper()
+	w.member(r, u, store.Join, 1)
+}
+
+func (w *world) part(r id.Room, u id.User) {
+	w.t.Helper()
+	w.member(r, u, store.Leave, -1)
+}
+
+// member writes down what happens when another server's event arrives.
+func (w *world) member(r id.Room, u id.User, m store.Membership, count int64) {
+	w.t.Helper()
+	w.update(func(tx *store.Tx) error {
+		roomNID, _, err := tx.Rooms.Find(r)
+		if err != nil {
+			return err
+		}
+		nid, err := tx.IDs.User(u)
+		if err != nil {
+			return err
+		}
+		server, err := tx.IDs.Server(u.Server())
+		if err != nil {
+			return err
+		}
+		typ, err := tx.IDs.Type("m.room.member")
+		if err != nil {
+			return err
+		}
+		e, err := tx.Events.ReserveNIDs(1)
+		if err != nil {
+			return err
+		}
+		at := tx.NextPosition()
+		err = tx.Events.Insert(store.Event{NID: e, Room: roomNID, Position: at, ID: id.Event(fmt.Sprintf("$%d:remote", e)), Sender: nid, Type: typ,
+			IsState: true, Key: store.MemberKey(nid), JSON: fmt.Appendf(nil, `{"content":{"membership":%q}}`, m)})
+		if err != nil {
+			return err
+		}
+		if err := tx.Members.Set(store.Member{Room: roomNID, User: nid, Membership: m, Event: e, Position: at}); err != nil {
+			return err
+		}
+		return tx.RoomServers.Add(roomNID, server, count)
+	})
+}
+
+// told is the EDUs for other servers since a position, each with its destinations.
+func (w *world) told(after int64) (all []toldEDU) {
+	w.t.Helper()
+	w.view(func(tx *store.Tx) error {
+		items, err := tx.Outgoing.After(after, 1<<60, 1000)
+		for _, i := range items {
+			if i.Event != 0 {
+				continue
+			}
+			var e toldEDU
+			if err := json.Unmarshal(i.EDU, &e); err != nil {
+				return err
+			}
+			servers, err := tx.Outgoing.Destinations(i.Set)
+			if err != nil {
+				return err
+			}
+			for _, s := range servers {
+				name, err := tx.IDs.ServerName(s)
+				if err != nil {
+					return err
+				}
+				e.to = append(e.to, name)
+			}
+			all = append(all, e)
+		}
+		return err
+	})
+	return all
+}
+
+type toldEDU struct {
+	Type    string         `json:"edu_type"`
+	Content jsontext.Value `json:"content"`
+	to      []id.Server
+}
+
+func (w *world) update1(e toldEDU) (u e2ee.DeviceListUpdate) {
+	w.t.Helper()
+	w.must(json.Unmarshal(e.Content, &u))
+	return u
+}
+
+func remoteKeys(u id.User, d id.Device, mark string) jsontext.Value {
+	return jsontext.Value(fmt.Sprintf(`{"algorithms":[],"device_id":%q,"keys":{"ed25519:%[1]s":%[2]q},"signatures":{},"user_id":%[3]q}`, d, mark, u))
+}
+
+func (w *world) query(caller, user id.User) map[id.Device]jsontext.Value {
+	w.t.Helper()
+	r, err := w.QueryKeys(w.t.Context(), caller, map[id.User][]id.Device{user: {}}, 0)
+	w.must(err)
+	for server, f := range r.Failures {
+		return map[id.Device]jsontext.Value{"failed": jsontext.Value(fmt.Sprintf("%q", string(server)+": "+f.Message))}
+	}
+	return r.DeviceKeys[user]
+}
+
+func TestMessagesForOtherServersAreQueued(t *testing.T) {
+	w := newWorld(t)
+	m := e2ee.Message{Sender: alice, Type: "m.x"}
+	before := w.position()
+	to := map[id.User]map[id.Device]jsontext.Value{
+		bob:  {"bob": jsontext.Value(`{"n":0}`)},
+		dora: {"D": jsontext.Value(`{"n":1}`), "*": jsontext.Value(`{"n":2}`)},
+		emil: {"E": jsontext.Value(`{"n":3}`)},
+	}
+	for range 2 { // the second is the same request again
+		w.must(w.SendToDevice(t.Context(), m, "alice", "txn", to))
+	}
+	got := w.told(before)
+	if len(got) != 2 {
+		t.Fatalf("%d EDUs: %v", len(got), got)
+	}
+	ids := map[string]bool{}
+	for i, want := range []struct{ to, messages string }{
+		{"hs1.example", `{"@dora:hs1.example":{"*":{"n":2},"D":{"n":1}}}`},
+		{"hs2.example", `{"@emil:hs2.example":{"E":{"n":3}}}`},
+	} {
+		var d e2ee.DirectToDevice
+		w.must(json.Unmarshal(got[i].Content, &d))
+		if got[i].Type != "m.direct_to_device" || text(t, got[i].to) != fmt.Sprintf("[%q]", want.to) || text(t, d.Messages) != want.messages ||
+			d.Sender != alice || d.Type != "m.x" || d.MessageID == "" || len(d.MessageID) > 32 {
+			t.Errorf("EDU %d: %s to %v", i, got[i].Content, got[i].to)
+		}
+		ids[d.MessageID] = true
+	}
+	if len(ids) != 2 {
+		t.Error("two messages have the same id")
+	}
+
+	before = w.position()
+	big := jsontext.Value(`{"x":"` + strings.Repeat("x", 40_000) + `"}`)
+	w.must(w.SendToDevice(t.Context(), m, "alice", "big", map[id.User]map[id.Device]jsontext.Value{dora: {"A": big, "B": big, "C": big}}))
+	if got := w.told(before); len(got) != 3 {
+		t.Errorf("large messages are in %d EDUs", len(got))
+	}
+}
+
+// spec: server-server-api#device-management
+func TestOtherServersHearOfChangedKeys(t *testing.T) {
+	w := newWorld(t)
+	before := w.position()
+	w.publish(alice, "alice")
+	if got := w.told(before); len(got) != 0 {
+		t.Errorf("nobody sees alice, yet: %v", got)
+	}
+	r := w.share(alice)
+	w.meet(r, dora)
+	devices, err := w.DevicesForServer(t.Context(), alice)
+	w.must(err)
+	if len(devices.Devices) != 1 || devices.StreamID == 0 || devices.Devices[0].Name != "Device of @alice:localhost" {
+		t.Fatalf("devices are %+v", devices)
+	}
+	w.device(alice, "SECOND")
+	w.publish(alice, "SECOND")
+	w.crossSign(alice, "x")
+	w.update(func(tx *store.Tx) error { return e2ee.DevicesDeleted(tx, alice, []id.Device{"alice"}) })
+	w.publish(bob, "bob")
+	got := w.told(before)
+	if len(got) != 3 {
+		t.Fatalf("%d EDUs: %v", len(got), got)
+	}
+	added, gone := w.update1(got[0]), w.update1(got[2])
+	if diff := cmp.Diff([]int64{devices.StreamID}, added.PrevID); diff != "" {
+		t.Error("the first update does not follow the whole list: " + diff)
+	}
+	if added.Device != "SECOND" || added.Name == "" || !strings.Contains(string(added.Keys), "curve25519:SECOND") || added.Deleted {
+		t.Errorf("added: %+v", added)
+	}
+	if gone.Device != "alice" || !gone.Deleted || gone.Keys != nil || len(gone.PrevID) != 1 || gone.PrevID[0] != added.StreamID {
+		t.Errorf("deleted: %+v", gone)
+	}
+	var cross e2ee.SigningKeyUpdate
+	w.must(json.Unmarshal(got[1].Content, &cross))
+	if got[1].Type != "m.signing_key_update" || cross.User != alice || !strings.Contains(string(cross.MasterKey), `"master"`) ||
+		!strings.Contains(string(cross.SelfSigningKey), `"signatures"`) || strings.Contains(string(got[1].Content), "user_signing") {
+		t.Errorf("cross-signing: %s", got[1].Content)
+	}
+	devices, err = w.DevicesForServer(t.Context(), alice)
+	w.must(err)
+	if devices.StreamID != gone.StreamID || devices.MasterKey == nil {
+		t.Errorf("then devices are %+v", devices)
+	}
+}
+
+func TestOtherServersAreToldOnlyOfUsersHere(t *testing.T) {
+	e := newElsewhere()
+	e.devices[dora] = map[id.Device]jsontext.Value{"D": remoteKeys(dora, "D", "1")}
+	w := newWorldOn(t, nil, e.remote())
+	w.publish(alice, "alice")
+	w.meet(w.share(alice), dora)
+	w.query(alice, dora)
+	q, err := w.QueryForServer(t.Context(), map[id.User][]id.Device{alice: {}, dora: {}})
+	w.must(err)
+	if len(q.DeviceKeys[alice]) != 1 || len(q.DeviceKeys) != 1 {
+		t.Errorf("told %v", q.DeviceKeys)
+	}
+	_, err = w.DevicesForServer(t.Context(), dora)
+	w.refused(err, 404, "M_NOT_FOUND")
+	c, err := w.ClaimForServer(t.Context(), map[id.User]map[id.Device]string{dora: {"D": "x"}, alice: {"alice": "x"}})
+	w.must(err)
+	if len(c.OneTimeKeys) != 0 {
+		t.Errorf("claimed %v", c)
+	}
+}
+
+func TestKeysOfUsersElsewhereAreKeptAndFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElsewhere()
+		w := newWorldOn(t, nil, e.remote())
+		e.devices[dora] = map[id.Device]jsontext.Value{"D": remoteKeys(dora, "D", "1"), "X": remoteKeys(alice, "X", "of somebody else")}
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			if err := w.FetchStale(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		defer stop()
+		expect := func(what, mark string, asked ...string) {
+			t.Helper()
+			synctest.Wait()
+			got := w.query(alice, dora)
+			if len(got) != 1 || !strings.Contains(string(got["D"]), fmt.Sprintf(`"ed25519:D":%q`, mark)) {
+				t.Errorf("%s: keys are %s", what, text(t, got))
+			}
+			if diff := cmp.Diff(asked, e.heard()); diff != "" {
+				t.Errorf("%s: asked (-want +got) %s", what, diff)
+			}
+		}
+		expect("a stranger", "1", "query hs1.example")
+		expect("a stranger", "1", "query hs1.example")
+		r := w.share(alice, bob)
+		w.meet(r, dora)
+		expect("asked once", "1", "query hs1.example")
+		expect("then known", "1")
+
+		update := func(streamID int64, mark string, prev ...int64) {
+			t.Helper()
+			e.devices[dora] = map[id.Device]jsontext.Value{"D": remoteKeys(dora, "D", mark)}
+			e.stream[dora] = streamID
+			before := w.position()
+			w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: streamID, PrevID: prev, Keys: e.devices[dora]["D"], Name: "Phone"}))
+			lists := w.lists(bob, before)
+			if len(lists.Changed) != 1 || lists.Changed[0] != dora || w.heard[stream.DeviceList][w.nid(bob)] <= before {
+				t.Errorf("bob does not hear of it: %+v", lists)
+			}
+		}
+		update(7, "2", 6)
+		expect("the query told no stream id", "2", "devices @dora:hs1.example")
+		update(8, "3", 7)
+		expect("an update that follows", "3")
+		update(10, "4", 9)
+		expect("an update is missing", "4", "devices @dora:hs1.example")
+		update(11, "5")
+		expect("an update that refers to none", "5", "devices @dora:hs1.example")
+
+		before := w.position()
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 11}))
+		if lists := w.lists(bob, before); len(lists.Changed) != 0 {
+			t.Errorf("the same update again is news: %v", lists)
+		}
+		if name := string(w.query(alice, dora)["D"]); !strings.Contains(name, `"device_display_name":"Phone"`) {
+			t.Errorf("without its name: %s", name)
+		}
+
+		// The other server is down: its old keys are not shown as new, and it is asked until it answers.
+		e.down = errors.New("no route to host")
+		update(13, "6", 12)
+		synctest.Wait()
+		if got := w.query(alice, dora); got["failed"] == nil {
+			t.Errorf("stale keys are shown: %s", text(t, got))
+		}
+		time.Sleep(10 * time.Minute)
+		e.down = nil
+		time.Sleep(10 * time.Minute)
+		e.heard()
+		expect("fetched in the end", "6")
+
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 14, PrevID: []int64{13}, Deleted: true}))
+		if got := w.query(alice, dora); len(got) != 0 {
+			t.Errorf("deleted, but %s", text(t, got))
+		}
+	})
+}
+
+func TestAnUpdateDuringAQueryIsNotLost(t *testing.T) {
+	e := newElsewhere()
+	w := newWorldOn(t, nil, e.remote())
+	w.meet(w.share(alice), dora)
+	e.devices[dora] = map[id.Device]jsontext.Value{"D": remoteKeys(dora, "D", "old")}
+	e.during = func() {
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 2, PrevID: []int64{1}, Keys: remoteKeys(dora, "D", "new")}))
+	}
+	w.query(alice, dora)
+	e.during = nil
+	e.devices[dora] = map[id.Device]jsontext.Value{"D": remoteKeys(dora, "D", "new")}
+	if got := string(w.query(alice, dora)["D"]); !strings.Contains(got, "new") {
+		t.Errorf("keys are %s", got)
+	}
+}
+
+func TestSigningKeysOfUsersElsewhere(t *testing.T) {
+	e := newElsewhere()
+	w := newWorldOn(t, nil, e.remote())
+	r := w.share(alice, bob)
+	w.meet(r, dora)
+	one, two := key("one"), key("two")
+	e.master[dora] = w.crossKey(dora, "master", one, nil)
+	w.query(alice, dora)
+	e.heard()
+	// alice signs what she sees; only she sees that.
+	_, _, aliceSigns := w.crossSign(alice, "alice")
+	signed := w.sign(string(e.master[dora]), alice, public(aliceSigns), aliceSigns)
+	failures, err := w.UploadSignatures(t.Context(), alice, map[id.User]map[string]jsontext.Value{dora: {public(one): signed}})
+	w.must(err)
+	if len(failures) != 0 {
+		t.Errorf("not signed: %v", failures)
+	}
+	master := func(caller id.User) string {
+		r, err := w.QueryKeys(t.Context(), caller, map[id.User][]id.Device{dora: {}}, 0)
+		w.must(err)
+		return string(r.MasterKeys[dora])
+	}
+	if !strings.Contains(master(alice), `"@alice:localhost":{`) || strings.Contains(master(bob), "alice") {
+		t.Errorf("alice sees %s, bob %s", master(alice), master(bob))
+	}
+	before := w.position()
+	update := e2ee.SigningKeyUpdate{User: dora, MasterKey: w.crossKey(dora, "master", two, nil)}
+	w.must(w.ReceiveSigningKeyUpdate(t.Context(), update))
+	if !strings.Contains(master(bob), public(two)) || len(w.lists(bob, before).Changed) != 1 {
+		t.Errorf("after an update bob sees %s", master(bob))
+	}
+	before = w.position()
+	w.must(w.ReceiveSigningKeyUpdate(t.Context(), update))
+	if len(w.lists(bob, before).Changed) != 0 {
+		t.Error("the same update again is news")
+	}
+	update.MasterKey = w.crossKey(alice, "master", two, nil)
+	w.refused(w.ReceiveSigningKeyUpdate(t.Context(), update), 400, "M_INVALID_PARAM")
+	if asked := e.heard(); len(asked) != 0 {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+func TestWhoSharesNoRoomIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElsewhere()
+		hub := stream.NewHub(0)
+		w := newWorldOn(t, storetest.Open(t, hub.Publish), e.remote())
+		e.devices[dora] = map[id.Device]jsontext.Value{"D": remoteKeys(dora, "D", "1")}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Follow(ctx, hub) }()
+		defer func() { stop(); w.must(<-ended) }()
+		kept := func(want bool, what string) {
+			t.Helper()
+			synctest.Wait()
+			var found bool
+			w.view(func(tx *store.Tx) (err error) {
+				_, found, err = tx.RemoteLists.Get(w.nidIn(tx, dora))
+				if keys, e := tx.DeviceKeys.List(w.nidIn(tx, dora)); e == nil && (len(keys) > 0) != want {
+					t.Errorf("%s: %d devices are kept", what, len(keys))
+				}
+				return err
+			})
+			if found != want {
+				t.Errorf("%s: kept: %t, want %t", what, found, want)
+			}
+		}
+		r1, r2 := w.share(alice, bob), w.share(bob)
+		w.meet(r1, dora)
+		w.meet(r2, dora)
+		synctest.Wait()
+		w.query(alice, dora)
+		kept(true, "asked for")
+		w.part(r1, dora)
+		kept(true, "in another room still")
+		w.leave(r2, bob)
+		kept(false, "bob has left the last one")
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 2, Keys: remoteKeys(dora, "D", "2")}))
+		kept(false, "an update of a stranger")
+
+		w.meet(r1, dora)
+		synctest.Wait()
+		w.query(alice, dora)
+		kept(true, "again")
+		w.part(r1, dora)
+		w.meet(r1, dora)
+		kept(false, "what happened between leaving and joining was not told")
+	})
+}
+
+func TestNewServersAreToldOfDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := stream.NewHub(0)
+		w := newWorldOn(t, storetest.Open(t, hub.Publish), nil)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Follow(ctx, hub) }()
+		defer func() { stop(); w.must(<-ended) }()
+		w.publish(bob, "bob")
+		r1, r2 := w.share(alice), w.share(alice)
+		for _, r := range []id.Room{r1, r2} {
+			w.meet(r, dora)
+		}
+		w.meet(r2, emil)
+		synctest.Wait()
+		before := w.position()
+		w.join(r1, bob)
+		synctest.Wait()
+		got := w.told(before)
+		if len(got) != 1 || text(t, got[0].to) != `["hs1.example"]` || w.update1(got[0]).Device != "bob" || len(w.update1(got[0]).PrevID) != 0 {
+			t.Errorf("told %v", got)
+		}
+		before = w.position()
+		w.join(r2, bob)
+		synctest.Wait()
+		if got = w.told(before); len(got) != 1 || text(t, got[0].to) != `["hs2.example"]` {
+			t.Errorf("then told %v", got)
+		}
+		before = w.position()
+		_, err := w.rooms.Send(t.Context(), r2, room.Proposal{Sender: bob, Type: "m.room.member", StateKey: new(string(bob)), Content: jsontext.Value(`{"membership":"join","displayname":"Bob"}`)})
+		w.must(err)
+		synctest.Wait()
+		if got = w.told(before); len(got) != 0 {
+			t.Errorf("a new name is no join, but told %v", got)
+		}
+	})
+}
+
+func TestClaimsFromOtherServers(t *testing.T) {
+	e := newElsewhere()
+	w := newWorldOn(t, nil, e.remote())
+	c, err := w.ClaimKeys(t.Context(), map[id.User]map[id.Device]string{dora: {"D": "x"}}, 0)
+	w.must(err)
+	if got := text(t, c.OneTimeKeys); got != `{"@dora:hs1.example":{"D":{"x:1":"k"}}}` {
+		t.Errorf("claimed %s", got)
+	}
+	e.down = errcode.Forbidden("not for you")
+	c, err = w.ClaimKeys(t.Context(), map[id.User]map[id.Device]string{dora: {"D": "x"}, emil: {"E": "x"}}, 0)
+	w.must(err)
+	if len(c.Failures) != 2 || c.Failures[other].Message != "not for you" || len(c.OneTimeKeys) != 0 {
+		t.Errorf("got %+v", c)
+	}
+	alone := newWorld(t)
+	c, err = alone.ClaimKeys(t.Context(), map[id.User]map[id.Device]string{dora: {"D": "x"}}, 0)
+	w.must(err)
+	if _, ok := c.Failures[other]; !ok {
+		t.Errorf("failures are %v", c.Failures)
+	}
+	if got := alone.query(alice, dora); got["failed"] == nil {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestMessagesOfOtherServersArriveOnce(t *testing.T) {
+	w := newWorld(t)
+	m := e2ee.Message{Sender: dora, Type: "m.x"}
+	to := messages(alice, e2ee.AllDevices)
+	to[emil] = map[id.Device]jsontext.Value{"E": jsontext.Value(`{}`)}
+	for range 3 {
+		w.must(w.ReceiveToDevice(t.Context(), other, "m1", m, to))
+	}
+	w.must(w.ReceiveToDevice(t.Context(), "hs2.example", "m1", m, to))
+	w.must(w.ReceiveToDevice(t.Context(), other, "m2", m, to))
+	if got := w.waiting(alice, "alice", 0); len(got) != 3 || got[0] != `{"content":{"n":1},"sender":"@dora:hs1.example","type":"m.x"}` {
+		t.Errorf("waiting: %v", got)
+	}
+	w.refused(w.ReceiveToDevice(t.Context(), other, "m3", m, map[id.User]map[id.Device]jsontext.Value{alice: {"alice": jsontext.Value(`1`)}}), 400, "M_BAD_JSON")
+	w.refused(w.ReceiveToDevice(t.Context(), other, strings.Repeat("m", 300), m, to), 400, "M_INVALID_PARAM")
+}
+
+func TestQueuesOfLostDevicesAreBounded(t *testing.T) {
+	w := newWorld(t)
+	const bound = 10_000
+	w.update(func(tx *store.Tx) error {
+		nid, err := tx.IDs.User(alice)
+		for i := 0; i < bound+500 && err == nil; i++ {
+			err = tx.ToDevice.Insert(nid, "alice", fmt.Appendf(nil, `{"n":%d}`, i))
+		}
+		return err
+	})
+	for i := range 70 {
+		w.must(w.ReceiveToDevice(t.Context(), other, fmt.Sprint(i), e2ee.Message{Sender: dora, Type: "m.x"}, messages(alice, "alice")))
+	}
+	w.view(func(tx *store.Tx) error {
+		all, err := tx.ToDevice.List(w.nidIn(tx, alice), "alice", 0, 1<<60, 1<<20)
+		if n := len(all); n > bound+64 || n < bound || !strings.Contains(string(all[n-1].Event), "dora") {
+			t.Errorf("%d messages wait", n)
+		}
+		return err
+	})
+}
+
+func (w *world) nidIn(tx *store.Tx, u id.User) store.UserNID {
+	w.t.Helper()
+	nid, _, err := tx.IDs.FindUser(u)
+	w.must(err)
+	return nid
+}
