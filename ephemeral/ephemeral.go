@@ -14,7 +14,7 @@ import (
 	"hearth/store"
 )
 
-// place is a joined local user in a room.
+// place is a joined user in a room.
 type place struct {
 	room store.RoomNID
 	user store.UserNID

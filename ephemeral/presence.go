@@ -43,6 +43,11 @@ const (
 	activeFor = time.Minute
 	// saveEvery is how often changes are written to the database.
 	saveEvery = time.Minute
+	// remoteFor is how long the presence of a user of another server lasts if nothing
+	// is heard of it again; tellServersAgain is how often others hear of ours, at
+	// least, while somebody is online and does something.
+	remoteFor        = 30 * time.Minute
+	tellServersAgain = 20 * time.Minute
 	// maxPeople bounds how many users are remembered; those offline are forgotten first.
 	maxPeople = 50_000
 	// maxStatus bounds a status message in bytes.
@@ -51,6 +56,9 @@ const (
 
 // Presence is who is online, in memory; the last state is saved now and then.
 type Presence struct {
+	// Changed, if set before use, hears of local users.
+	Changed func(user id.User, nid store.UserNID, s Status)
+
 	store   *store.Store
 	hub     *stream.Hub
 	enabled bool
@@ -71,6 +79,16 @@ type person struct {
 	told       told
 	position   int64 // when others were told, volatile
 	timer      *time.Timer
+
+	toldServers time.Time
+	remote      *remotePresence // of a user of another server
+}
+
+// remotePresence is what another server said of its user.
+type remotePresence struct {
+	state           State
+	currentlyActive bool
+	until           time.Time
 }
 
 // device is a device that is or was connected.
@@ -166,13 +184,57 @@ func (p *Presence) change(ctx context.Context, user id.User, fn func(*person, ti
 		return fmt.Errorf("presence of %s: %w", user, err)
 	}
 	p.mu.Lock()
-	fn(who, time.Now())
+	now := time.Now()
+	fn(who, now)
 	news := p.settle(who)
+	again := who.remote == nil && who.told.state == Online && now.Sub(who.toldServers) >= tellServersAgain
 	p.mu.Unlock()
-	if !news {
+	if news {
+		err = p.tell(ctx, who)
+	}
+	if news || again {
+		p.tellServers(who)
+	}
+	return err
+}
+
+// tellServers lets other servers know of a local user.
+func (p *Presence) tellServers(who *person) {
+	p.mu.Lock()
+	now := time.Now()
+	who.toldServers = now
+	local, s := who.remote == nil, who.status(now)
+	p.mu.Unlock()
+	if local && p.Changed != nil {
+		p.Changed(who.user, who.nid, s)
+	}
+}
+
+// Receive takes what another server says of its user, if anybody here sees him.
+// spec: server-server-api#presence
+func (p *Presence) Receive(ctx context.Context, user id.User, state State, statusMsg string, lastActiveAgo time.Duration, currentlyActive bool) error {
+	if !p.enabled {
 		return nil
 	}
-	return p.tell(ctx, who)
+	if len(statusMsg) > maxStatus {
+		return errcode.TooLarge("status_msg is longer than %d bytes", maxStatus)
+	}
+	seen := false
+	err := p.store.View(ctx, func(tx *store.Tx) error {
+		nid, known, err := tx.IDs.FindUser(user)
+		if err == nil && known {
+			seen, err = tx.RemoteLists.Shares(nid, 0)
+		}
+		return err
+	})
+	if err != nil || !seen {
+		return err
+	}
+	return p.change(ctx, user, func(who *person, now time.Time) {
+		who.remote = &remotePresence{state, currentlyActive, now.Add(remoteFor)}
+		who.statusMsg = statusMsg
+		who.lastActive = now.Add(-max(0, lastActiveAgo))
+	})
 }
 
 // find is the person in memory, begun with what was saved.
@@ -235,7 +297,9 @@ func (p *Presence) settle(who *person) (news bool) {
 	now := time.Now()
 	state, next := who.state(now)
 	t := told{state, false, who.statusMsg}
-	if state == Online {
+	if who.remote != nil {
+		t.currentlyActive = state == Online && who.remote.currentlyActive
+	} else if state == Online {
 		if left := who.lastActive.Add(activeFor).Sub(now); left > 0 {
 			t.currentlyActive = true
 			next = sooner(next, left)
@@ -243,7 +307,7 @@ func (p *Presence) settle(who *person) (news bool) {
 	}
 	news = t != who.told
 	who.told = t
-	if news {
+	if news && who.remote == nil {
 		p.unsent[who] = true
 	}
 	if who.timer != nil {
@@ -258,6 +322,12 @@ func (p *Presence) settle(who *person) (news bool) {
 
 // state is the most present of a person's devices, and when that may change by itself.
 func (who *person) state(now time.Time) (state State, next time.Duration) {
+	if r := who.remote; r != nil {
+		if left := r.until.Sub(now); left > 0 && r.state != Offline {
+			return r.state, left
+		}
+		return Offline, 0
+	}
 	state = Offline
 	for name, d := range who.devices {
 		if d.syncing == 0 {
@@ -300,19 +370,27 @@ func (p *Presence) elapse(who *person) {
 	if err := p.tell(context.Background(), who); err != nil {
 		slog.Warn("tell presence", "user", who.user, "error", err)
 	}
+	p.tellServers(who)
 }
 
 // tell wakes those who see a person.
 func (p *Presence) tell(ctx context.Context, who *person) error {
 	var seen []store.UserNID
+	p.mu.Lock()
+	local := who.remote == nil
+	p.mu.Unlock()
 	err := p.store.View(ctx, func(tx *store.Tx) (err error) {
-		seen, err = tx.Members.SharingLocal(who.nid)
+		if !local {
+			seen, err = tx.DeviceLists.Observers(who.nid)
+		} else {
+			seen, err = tx.Members.SharingLocal(who.nid)
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if len(seen) == 0 {
+	if len(seen) == 0 && local {
 		seen = []store.UserNID{who.nid}
 	}
 	p.mu.Lock()

@@ -2,6 +2,8 @@ package ephemeral
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"time"
 
 	"hearth/matrix/canonical"
@@ -22,10 +24,15 @@ const (
 const MainTimeline = "main"
 
 // Receipts moves how far users have read. A sync reads them from the store.
-type Receipts struct{ store *store.Store }
+type Receipts struct {
+	// Changed, if set before use, hears of public receipts of local users.
+	Changed func(room store.RoomNID, user id.User, r Receipt, ts int64)
+
+	store *store.Store
+}
 
 // NewReceipts makes the service.
-func NewReceipts(s *store.Store) *Receipts { return &Receipts{s} }
+func NewReceipts(s *store.Store) *Receipts { return &Receipts{store: s} }
 
 // Receipt says that a user has read up to an event.
 type Receipt struct {
@@ -43,35 +50,99 @@ func (r *Receipts) Send(ctx context.Context, user id.User, room id.Room, receipt
 			return errcode.InvalidParam("there is no receipt type %q", x.Type)
 		case x.Thread != "" && x.Type == FullyRead:
 			return errcode.InvalidParam("m.fully_read has no thread_id")
-		case x.Thread == "" || x.Thread == MainTimeline:
-		default:
-			if _, err := id.ParseEvent(x.Thread); err != nil {
-				return errcode.InvalidParam("thread_id: %s", err)
-			}
+		}
+		if err := checkThread(x.Thread); err != nil {
+			return err
 		}
 	}
 	now := time.Now().UnixMilli()
-	return r.store.Update(ctx, func(tx *store.Tx) error {
-		p, err := findPlace(tx, room, user)
-		if err != nil {
+	var p place
+	var news []Receipt
+	err := r.store.Update(ctx, func(tx *store.Tx) (err error) {
+		if p, err = findPlace(tx, room, user); err != nil {
 			return err
 		}
+		news = nil
 		for _, x := range receipts {
 			e, err := readEvent(tx, p.room, x)
 			if err != nil {
 				return err
 			}
 			if x.Type == FullyRead {
-				err = setFullyRead(tx, user, room, p, e)
-			} else {
-				err = setReceipt(tx, p, x, e, now)
+				if err := setFullyRead(tx, user, room, p, e); err != nil {
+					return err
+				}
+				continue
 			}
+			moved, err := setReceipt(tx, p, x, e, now)
 			if err != nil {
 				return err
+			}
+			if moved && x.Type == Read {
+				news = append(news, x)
 			}
 		}
 		return nil
 	})
+	if err == nil && r.Changed != nil {
+		for _, x := range news {
+			r.Changed(p.room, user, x, now)
+		}
+	}
+	return err
+}
+
+func checkThread(thread string) error {
+	if thread == "" || thread == MainTimeline {
+		return nil
+	}
+	if _, err := id.ParseEvent(thread); err != nil {
+		return errcode.InvalidParam("thread_id: %s", err)
+	}
+	return nil
+}
+
+// Received is a receipt of a user of another server.
+type Received struct {
+	User   id.User
+	Event  id.Event
+	Thread string
+	TS     int64
+}
+
+// Receive moves receipts of users of another server. Those of users who are not
+// in the room, and of events that are not known here, are passed over.
+// spec: server-server-api#receipts
+func (r *Receipts) Receive(ctx context.Context, room id.Room, receipts []Received) error {
+	now := time.Now().UnixMilli()
+	return r.store.Update(ctx, func(tx *store.Tx) error {
+		for _, v := range receipts {
+			if err := receive(tx, room, v, now); err != nil {
+				if _, ok := errors.AsType[*errcode.Error](err); !ok {
+					return err
+				}
+				slog.DebugContext(ctx, "a receipt is passed over", "room", room, "user", v.User, "event", v.Event, "error", err)
+			}
+		}
+		return nil
+	})
+}
+
+func receive(tx *store.Tx, room id.Room, v Received, now int64) error {
+	if err := checkThread(v.Thread); err != nil {
+		return err
+	}
+	p, err := findPlace(tx, room, v.User)
+	if err != nil {
+		return err
+	}
+	x := Receipt{Type: Read, Event: v.Event, Thread: v.Thread}
+	e, err := readEvent(tx, p.room, x)
+	if err != nil {
+		return err
+	}
+	_, err = setReceipt(tx, p, x, e, max(0, min(v.TS, now)))
+	return err
 }
 
 // readEvent finds the event that was read: it must be in the room's timeline and in the thread.
@@ -108,26 +179,27 @@ func inThread(chain []store.Relation, thread string) bool {
 	return thread == MainTimeline && !threaded
 }
 
-func setReceipt(tx *store.Tx, p place, x Receipt, e store.Event, now int64) error {
+// setReceipt says whether it moved.
+func setReceipt(tx *store.Tx, p place, x Receipt, e store.Event, now int64) (moved bool, err error) {
 	private := x.Type == ReadPrivate
 	old, ok, err := tx.Receipts.Get(p.room, p.user, private, x.Thread)
 	if err != nil || ok && old.EventPosition >= e.Position {
-		return err
+		return false, err
 	}
 	err = tx.Receipts.Set(store.Receipt{Room: p.room, User: p.user, Private: private, Thread: x.Thread,
 		Event: e.ID, EventPosition: e.Position, TS: now, Position: tx.NextPosition()})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if private {
 		tx.Touch(stream.Receipt, p.room, p.user)
-		return nil
+		return true, nil
 	}
 	members, err := tx.Members.LocalJoined(p.room)
 	if err == nil {
 		tx.Touch(stream.Receipt, p.room, members...)
 	}
-	return err
+	return true, err
 }
 
 // setFullyRead moves the read marker.

@@ -17,12 +17,19 @@ import (
 const (
 	defaultTyping = 30 * time.Second
 	maxTyping     = 2 * time.Minute
+	// remoteTyping is how long a user of another server types without saying so
+	// again: servers do that every 40 seconds or so; we do when tellAgain is over.
+	remoteTyping = time.Minute
+	tellAgain    = 25 * time.Second
 	// maxQuietRooms bounds how many rooms are remembered where nobody types any more.
 	maxQuietRooms = 10_000
 )
 
 // Typing is who is typing where, in memory only.
 type Typing struct {
+	// Changed, if set before use, hears of local users who begin, go on and stop.
+	Changed func(room store.RoomNID, user id.User, typing bool)
+
 	store *store.Store
 	hub   *stream.Hub
 
@@ -39,6 +46,7 @@ type typists struct {
 type typist struct {
 	until time.Time
 	timer *time.Timer
+	told  time.Time // when Changed last heard of it; zero: of another server
 }
 
 // NewTyping makes the service.
@@ -66,15 +74,48 @@ func (t *Typing) Set(ctx context.Context, user id.User, room id.Room, typing boo
 	if err != nil {
 		return err
 	}
+	news := false
 	if typing {
-		t.start(p.room, user, min(timeout, maxTyping), members)
+		news = t.start(p.room, user, min(timeout, maxTyping), members, true)
 	} else {
-		t.stop(p.room, user, members, time.Time{})
+		news = t.stop(p.room, user, members, time.Time{})
+	}
+	if news {
+		t.tell(p.room, user, typing)
 	}
 	return nil
 }
 
-func (t *Typing) start(room store.RoomNID, user id.User, timeout time.Duration, members []store.UserNID) {
+// Receive says that a user of another server types in a room, or stops.
+// spec: server-server-api#typing-notifications
+func (t *Typing) Receive(ctx context.Context, user id.User, room id.Room, typing bool) error {
+	var p place
+	var members []store.UserNID
+	err := t.store.View(ctx, func(tx *store.Tx) (err error) {
+		if p, err = findPlace(tx, room, user); err == nil {
+			members, err = tx.Members.LocalJoined(p.room)
+		}
+		return err
+	})
+	switch {
+	case err != nil || len(members) == 0:
+	case typing:
+		t.start(p.room, user, remoteTyping, members, false)
+	default:
+		t.stop(p.room, user, members, time.Time{})
+	}
+	return err
+}
+
+// tell lets other servers know of a local user.
+func (t *Typing) tell(room store.RoomNID, user id.User, typing bool) {
+	if t.Changed != nil {
+		t.Changed(room, user, typing)
+	}
+}
+
+// start says whether other servers must hear of it.
+func (t *Typing) start(room store.RoomNID, user id.User, timeout time.Duration, members []store.UserNID, local bool) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.rooms[room]
@@ -83,29 +124,38 @@ func (t *Typing) start(room store.RoomNID, user id.User, timeout time.Duration, 
 		r = &typists{users: map[id.User]*typist{}}
 		t.rooms[room] = r
 	}
-	until := time.Now().Add(timeout)
-	if who := r.users[user]; who != nil {
-		who.until = until
+	now := time.Now()
+	until := now.Add(timeout)
+	who := r.users[user]
+	if who == nil {
+		who = &typist{}
+		who.timer = time.AfterFunc(timeout, func() { t.expire(room, user) })
+		r.users[user] = who
+		t.publish(room, r, members)
+	} else {
 		who.timer.Reset(timeout)
-		return
 	}
-	who := &typist{until: until}
-	who.timer = time.AfterFunc(timeout, func() { t.expire(room, user) })
-	r.users[user] = who
-	t.publish(room, r, members)
+	who.until = until
+	if news = local && now.Sub(who.told) >= tellAgain; news {
+		who.told = now
+	}
+	return news
 }
 
-// stop ends a user's typing; if a time is given, only when it is up by then.
-func (t *Typing) stop(room store.RoomNID, user id.User, members []store.UserNID, upBy time.Time) {
+// stop ends a user's typing; if a time is given, only when it is up by then. It
+// says whether other servers must hear of it.
+func (t *Typing) stop(room store.RoomNID, user id.User, members []store.UserNID, upBy time.Time) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.rooms[room]
 	if r == nil || r.users[user] == nil || !upBy.IsZero() && r.users[user].until.After(upBy) {
-		return
+		return false
 	}
-	r.users[user].timer.Stop()
+	who := r.users[user]
+	who.timer.Stop()
 	delete(r.users, user)
 	t.publish(room, r, members)
+	return !who.told.IsZero()
 }
 
 func (t *Typing) expire(room store.RoomNID, user id.User) {
@@ -118,7 +168,9 @@ func (t *Typing) expire(room store.RoomNID, user id.User) {
 	if err != nil {
 		slog.Warn("end of typing is told to nobody", "error", err)
 	}
-	t.stop(room, user, members, now)
+	if t.stop(room, user, members, now) {
+		t.tell(room, user, false)
+	}
 }
 
 func (t *Typing) publish(room store.RoomNID, r *typists, members []store.UserNID) {

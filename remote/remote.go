@@ -1,4 +1,4 @@
-// Package remote is everything that Hearth asks of other homeservers: where they
+// Package remote is everything that Hearth asks and tells other homeservers: where they
 // are (discovery), requests signed by this server, and the keys by which theirs
 // and their events are verified.
 //
@@ -8,7 +8,8 @@
 //
 // Start at Client: discover.go finds a server, request.go talks to it, keys.go
 // and verify.go are the key ring, xmatrix.go verifies who asks us. The other
-// files have one method for each endpoint of other servers.
+// files have one method for each endpoint of other servers. Sender is how they are
+// told what happens here.
 // spec: server-server-api
 package remote
 

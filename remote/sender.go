@@ -1,7 +1,3 @@
-// Package remote is also the sender: it tells other homeservers what concerns
-// them. It must not know what rooms are but for who is in them.
-//
-// Start at Sender, which tells them what concerns them.
 package remote
 
 import (

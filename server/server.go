@@ -43,10 +43,12 @@ type Server struct {
 	Limits    *httpx.Limiter
 	Accounts  *account.Accounts
 	Remote    *remote.Client
+	Sender    *remote.Sender
 	Rooms     *room.Engine
 	Directory *directory.Directory
 	Push      *push.Service
 	E2EE      *e2ee.Service
+	Receipts  *ephemeral.Receipts
 	Typing    *ephemeral.Typing
 	Presence  *ephemeral.Presence
 	Media     *media.Repository
@@ -84,6 +86,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	}()
 	s.Accounts = account.New(s.Store, accountOptions(cfg))
 	s.Remote = remote.New(s.Store, others)
+	s.Sender = remote.NewSender(s.Store, remote.SenderOptions{Server: cfg.ServerName, Send: s.Remote.SendTransaction, Allow: others.Permit})
 	s.Rooms = room.New(s.Store, room.Options{
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
 		DefaultVersion: cfg.DefaultRoomVersion,
@@ -96,7 +99,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		HideUsers: !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
-	s.E2EE = e2ee.New(s.Store, cfg.ServerName, e2ee.Remote{})
+	s.E2EE = e2ee.New(s.Store, cfg.ServerName, s.keysElsewhere())
+	s.Receipts = ephemeral.NewReceipts(s.Store)
 	s.Typing = ephemeral.NewTyping(s.Store, s.Hub)
 	s.Presence = ephemeral.NewPresence(s.Store, s.Hub, cfg.Presence.Enabled)
 	if s.Media, err = media.New(s.Store, mediaOptions(cfg, version)); err != nil {
@@ -104,6 +108,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	}
 	s.Services = appservice.New(s.Store, s.Rooms, registry)
 	s.connect()
+	s.tellOthers()
 	s.mount()
 	return s, s.startServices(ctx)
 }
@@ -166,7 +171,7 @@ func (s *Server) mount() {
 		Push:      s.Push,
 		Services:  s.Services,
 		E2EE:      s.E2EE,
-		Receipts:  ephemeral.NewReceipts(s.Store),
+		Receipts:  s.Receipts,
 		Typing:    s.Typing,
 		Presence:  s.Presence,
 
@@ -183,6 +188,10 @@ func (s *Server) mount() {
 		Directory:    s.Directory,
 		Accounts:     s.Accounts,
 		Media:        s.Media,
+		E2EE:         s.E2EE,
+		Receipts:     s.Receipts,
+		Typing:       s.Typing,
+		Presence:     s.Presence,
 		Transactions: federation.NewTransactions(),
 
 		HidePublicRooms: !s.Config.PublicRoomsToServers,
@@ -209,6 +218,9 @@ func (s *Server) Follow(loops *Runner) {
 	loops.Start("presence", s.Presence.Run)
 	loops.Start("typing", s.Typing.Run)
 	loops.Start("connections to other servers", s.Remote.Run)
+	loops.Start("sending to other servers", func(ctx context.Context) error { return s.Sender.Run(ctx, s.Hub) })
+	loops.Start("device lists", func(ctx context.Context) error { return s.E2EE.Follow(ctx, s.Hub) })
+	loops.Start("device lists of other servers", s.E2EE.FetchStale)
 }
 
 // startServices makes the users of application services themselves.

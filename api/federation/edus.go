@@ -2,17 +2,31 @@ package federation
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/e2ee"
+	"hearth/ephemeral"
+	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 )
 
 // edus is the table of what other servers tell beside events, and who takes it.
+// Each function finds out that origin may say so; malformed content is an
+// *errcode.Error.
 // spec: server-server-api#edus
-var edus = map[string]func(a *API, ctx context.Context, origin id.Server, content jsontext.Value) error{}
+var edus = map[string]func(a *API, ctx context.Context, origin id.Server, content jsontext.Value) error{
+	"m.typing":             (*API).receiveTyping,
+	"m.receipt":            (*API).receiveReceipts,
+	"m.presence":           (*API).receivePresence,
+	"m.device_list_update": (*API).receiveDeviceListUpdate,
+	"m.signing_key_update": (*API).receiveSigningKeyUpdate,
+	"m.direct_to_device":   (*API).receiveDirectToDevice,
+}
 
 // receiveEDU takes one EDU of a transaction. A malformed one, or one of an unknown
 // type, is no matter of the others.
@@ -21,11 +35,199 @@ func (a *API) receiveEDU(ctx context.Context, origin id.Server, raw jsontext.Val
 		Type    string         `json:"edu_type"`
 		Content jsontext.Value `json:"content"`
 	}
-	err := json.Unmarshal(raw, &edu)
-	if receive := edus[edu.Type]; err == nil && receive != nil {
+	err := parse(raw, &edu)
+	receive := edus[edu.Type]
+	switch {
+	case err != nil:
+	case receive == nil:
+		err = errcode.Unrecognized("there is no such EDU type here")
+	default:
 		err = receive(a, ctx, origin, edu.Content)
 	}
-	if err != nil {
-		slog.InfoContext(ctx, "EDU not received", "type", edu.Type, "origin", origin, "error", err)
+	if err == nil {
+		return
 	}
+	level := slog.LevelWarn
+	if _, theirs := errors.AsType[*errcode.Error](err); theirs {
+		level = slog.LevelDebug
+	}
+	slog.Log(ctx, level, "EDU not received", "type", edu.Type, "origin", origin, "error", err)
+}
+
+// parse reads what another server wrote.
+func parse(raw jsontext.Value, into any) error {
+	if err := json.Unmarshal(raw, into); err != nil {
+		return errcode.BadJSON("%s", err)
+	}
+	return nil
+}
+
+// ownUser demands that a server speaks of a user of its own.
+func ownUser(origin id.Server, user id.User) error {
+	if user.Server() != origin {
+		return errcode.Forbidden("%s does not speak for %s", origin, user)
+	}
+	return nil
+}
+
+// spec: server-server-api#typing-notifications
+func (a *API) receiveTyping(ctx context.Context, origin id.Server, content jsontext.Value) error {
+	var c struct {
+		Room   id.Room `json:"room_id"`
+		User   id.User `json:"user_id"`
+		Typing bool    `json:"typing"`
+	}
+	err := parse(content, &c)
+	if err == nil {
+		err = ownUser(origin, c.User)
+	}
+	if err == nil {
+		err = a.Rooms.CheckACL(ctx, c.Room, origin)
+	}
+	if err == nil {
+		err = a.Typing.Receive(ctx, c.User, c.Room, c.Typing)
+	}
+	return err
+}
+
+// spec: server-server-api#receipts
+func (a *API) receiveReceipts(ctx context.Context, origin id.Server, content jsontext.Value) error {
+	var rooms map[id.Room]map[string]map[id.User]jsontext.Value
+	if err := parse(content, &rooms); err != nil {
+		return err
+	}
+	for room, types := range rooms {
+		var receipts []ephemeral.Received
+		for user, raw := range types[ephemeral.Read] {
+			r, err := parseReceipt(origin, user, raw)
+			if err != nil {
+				slog.DebugContext(ctx, "receipt not received", "room", room, "user", user, "origin", origin, "error", err)
+				continue
+			}
+			receipts = append(receipts, r)
+		}
+		if len(receipts) == 0 {
+			continue
+		}
+		err := a.Rooms.CheckACL(ctx, room, origin)
+		if _, refused := errors.AsType[*errcode.Error](err); refused {
+			slog.DebugContext(ctx, "receipts not received", "room", room, "origin", origin, "error", err)
+			continue
+		}
+		if err == nil {
+			err = a.Receipts.Receive(ctx, room, receipts)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseReceipt(origin id.Server, user id.User, raw jsontext.Value) (ephemeral.Received, error) {
+	var c struct {
+		Events []id.Event `json:"event_ids"`
+		Data   struct {
+			TS     int64  `json:"ts"`
+			Thread string `json:"thread_id"`
+		} `json:"data"`
+	}
+	err := parse(raw, &c)
+	if err == nil {
+		err = ownUser(origin, user)
+	}
+	if err == nil && len(c.Events) == 0 {
+		err = errcode.BadJSON("event_ids is empty")
+	}
+	if err != nil {
+		return ephemeral.Received{}, err
+	}
+	return ephemeral.Received{User: user, Event: c.Events[0], Thread: c.Data.Thread, TS: c.Data.TS}, nil
+}
+
+// maxPresences bounds the users of one m.presence EDU.
+const maxPresences = 1000
+
+// spec: server-server-api#presence
+func (a *API) receivePresence(ctx context.Context, origin id.Server, content jsontext.Value) error {
+	var c struct {
+		Push []jsontext.Value `json:"push"`
+	}
+	if err := parse(content, &c); err != nil {
+		return err
+	}
+	if len(c.Push) > maxPresences {
+		return errcode.TooLarge("there are more than %d users", maxPresences)
+	}
+	for _, raw := range c.Push {
+		err := a.receivePresenceOf(ctx, origin, raw)
+		if _, theirs := errors.AsType[*errcode.Error](err); theirs {
+			slog.DebugContext(ctx, "presence not received", "origin", origin, "error", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *API) receivePresenceOf(ctx context.Context, origin id.Server, raw jsontext.Value) error {
+	var u struct {
+		User            id.User `json:"user_id"`
+		Presence        string  `json:"presence"`
+		StatusMsg       string  `json:"status_msg"`
+		LastActiveAgo   int64   `json:"last_active_ago"`
+		CurrentlyActive bool    `json:"currently_active"`
+	}
+	if err := parse(raw, &u); err != nil {
+		return err
+	}
+	if err := ownUser(origin, u.User); err != nil {
+		return err
+	}
+	state, err := ephemeral.ParseState(u.Presence)
+	if err != nil {
+		return err
+	}
+	const year = 365 * 24 * time.Hour
+	ago := time.Duration(max(0, min(u.LastActiveAgo, year.Milliseconds()))) * time.Millisecond
+	return a.Presence.Receive(ctx, u.User, state, u.StatusMsg, ago, u.CurrentlyActive)
+}
+
+// spec: server-server-api#device-management
+func (a *API) receiveDeviceListUpdate(ctx context.Context, origin id.Server, content jsontext.Value) error {
+	var u e2ee.DeviceListUpdate
+	err := parse(content, &u)
+	if err == nil {
+		err = ownUser(origin, u.User)
+	}
+	if err == nil {
+		err = a.E2EE.ReceiveDeviceListUpdate(ctx, u)
+	}
+	return err
+}
+
+// spec: server-server-api#end-to-end-encryption
+func (a *API) receiveSigningKeyUpdate(ctx context.Context, origin id.Server, content jsontext.Value) error {
+	var u e2ee.SigningKeyUpdate
+	err := parse(content, &u)
+	if err == nil {
+		err = ownUser(origin, u.User)
+	}
+	if err == nil {
+		err = a.E2EE.ReceiveSigningKeyUpdate(ctx, u)
+	}
+	return err
+}
+
+// spec: server-server-api#send-to-device-messaging
+func (a *API) receiveDirectToDevice(ctx context.Context, origin id.Server, content jsontext.Value) error {
+	var d e2ee.DirectToDevice
+	err := parse(content, &d)
+	if err == nil {
+		err = ownUser(origin, d.Sender)
+	}
+	if err == nil {
+		err = a.E2EE.ReceiveToDevice(ctx, origin, d.MessageID, e2ee.Message{Sender: d.Sender, Type: d.Type}, d.Messages)
+	}
+	return err
 }

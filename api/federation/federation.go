@@ -15,6 +15,8 @@ import (
 	"hearth/account"
 	"hearth/api/httpx"
 	"hearth/directory"
+	"hearth/e2ee"
+	"hearth/ephemeral"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/media"
@@ -36,6 +38,10 @@ type API struct {
 	Directory    *directory.Directory
 	Accounts     *account.Accounts
 	Media        *media.Repository
+	E2EE         *e2ee.Service
+	Receipts     *ephemeral.Receipts
+	Typing       *ephemeral.Typing
+	Presence     *ephemeral.Presence
 	Transactions *Transactions
 
 	// HidePublicRooms and HideProfiles keep these from other servers.

@@ -16,7 +16,7 @@ const (
 
 // Routes is the table of contents of the API.
 func (a *API) Routes() []httpx.Route {
-	return slices.Concat(a.serverRoutes(), a.roomRoutes(), a.historyRoutes(), a.queryRoutes())
+	return slices.Concat(a.serverRoutes(), a.roomRoutes(), a.historyRoutes(), a.queryRoutes(), a.keyRoutes())
 }
 
 func (a *API) serverRoutes() []httpx.Route {
@@ -72,5 +72,14 @@ func (a *API) queryRoutes() []httpx.Route {
 		httpx.Handle("GET /_matrix/federation/v1/openid/userinfo", httpx.None, httpx.NoLimit, a.exchangeOpenIdToken),
 		httpx.Stream("GET /_matrix/federation/v1/media/download/{mediaId}", httpx.Server, httpx.NoLimit, a.getContent),
 		httpx.Stream("GET /_matrix/federation/v1/media/thumbnail/{mediaId}", httpx.Server, httpx.NoLimit, a.getContentThumbnail),
+	}
+}
+
+// keyRoutes are the keys of users' devices.
+func (a *API) keyRoutes() []httpx.Route {
+	return []httpx.Route{
+		httpx.Handle("GET /_matrix/federation/v1/user/devices/{userId}", httpx.Server, httpx.NoLimit, a.getUserDevices),
+		httpx.Handle("POST /_matrix/federation/v1/user/keys/query", httpx.Server, httpx.NoLimit, a.queryUserEncryptionKeys).WithMaxBody(maxMembership),
+		httpx.Handle("POST /_matrix/federation/v1/user/keys/claim", httpx.Server, httpx.NoLimit, a.claimUserEncryptionKeys).WithMaxBody(maxMembership),
 	}
 }
