@@ -54,7 +54,6 @@ func (s *Server) keysElsewhere() e2ee.Remote {
 
 // tellOthers sets what other servers are told in passing.
 func (s *Server) tellOthers() {
-	s.Remote.CameUp = s.Sender.Up
 	s.Typing.Changed = s.tellTyping
 	s.Receipts.Changed = s.tellReceipt
 	s.Presence.Changed = s.tellPresence
