@@ -15,18 +15,36 @@ import (
 	"hearth/store"
 )
 
-// Resolve finds the room that an alias names, and servers that are in it.
+// Resolve finds the room that an alias names, and servers that are in it: this one
+// first, if it is. Aliases of other servers are theirs to resolve.
 // spec: client-server-api#get_matrixclientv3directoryroomroomalias
 func (d *Directory) Resolve(ctx context.Context, alias id.Alias) (room id.Room, servers []id.Server, err error) {
+	if alias.Server() == d.rooms.Server() {
+		return d.ResolveOwn(ctx, alias)
+	}
+	room, servers, err = d.askAlias(ctx, alias)
+	if err != nil {
+		return "", nil, err
+	}
 	err = d.store.View(ctx, func(tx *store.Tx) error {
-		a, ok, err := tx.Aliases.Get(alias)
-		if err == nil && !ok {
-			err = errcode.NotFound("no room has the alias %s", alias)
+		own, resident, err := d.residents(tx, room)
+		if err == nil && resident {
+			servers = append(own, servers...)
 		}
-		room = a.Room
 		return err
 	})
-	return room, []id.Server{d.rooms.Server()}, err
+	return room, bounded(servers), err
+}
+
+// bounded are some of the servers, each once.
+func bounded(servers []id.Server) []id.Server {
+	unique := make([]id.Server, 0, min(len(servers), maxServers))
+	for _, s := range servers {
+		if len(unique) < maxServers && !slices.Contains(unique, s) {
+			unique = append(unique, s)
+		}
+	}
+	return unique
 }
 
 // SetAlias makes an alias for a room.

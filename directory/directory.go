@@ -2,12 +2,14 @@
 // spaces and their hierarchy, room summaries, the search for users.
 //
 // It owns the tables of aliases and which rooms are listed; it must not write
-// room history. Start at Directory.
+// room history. What other servers know of rooms is theirs to say: remote.go asks
+// them, serve.go answers them. Start at Directory.
 package directory
 
 import (
 	"github.com/maypok86/otter/v2"
 
+	"hearth/remote"
 	"hearth/room"
 	"hearth/store"
 )
@@ -22,6 +24,8 @@ type Directory struct {
 
 // Options is what the configuration says of the directory.
 type Options struct {
+	// Remote asks other servers; nil: this server talks to none.
+	Remote *remote.Client
 	// HideUsers switches the search for people off: it finds nobody.
 	HideUsers bool
 	// AllUsers makes every local user be found, also by those who share no room with them.

@@ -2,7 +2,6 @@ package directory
 
 import (
 	"context"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +17,10 @@ type PublicQuery struct {
 	Term    string    // in name, topic or alias
 	Types   []*string // nil: all; a nil element stands for rooms without a type
 	Network string    // of a third party; empty: rooms of Matrix
-	Since   string
-	Limit   int
+	// AllNetworks asks for rooms of Matrix and of third parties alike.
+	AllNetworks bool
+	Since       string
+	Limit       int
 }
 
 // PublicRooms is a page of the list of public rooms.
@@ -40,7 +41,7 @@ const (
 // spec: client-server-api#get_matrixclientv3publicrooms
 func (d *Directory) PublicRooms(ctx context.Context, q PublicQuery) (page PublicRooms, err error) {
 	if q.Server != "" && q.Server != d.rooms.Server() {
-		return page, errcode.New(http.StatusBadGateway, "M_UNKNOWN", "the list of %s cannot be had: this server does not talk to others", q.Server)
+		return d.askPublicRooms(ctx, q)
 	}
 	page.Chunk = []PublicRoom{}
 	if q.Network != "" {

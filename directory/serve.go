@@ -27,33 +27,46 @@ func (d *Directory) ResolveOwn(ctx context.Context, alias id.Alias) (room id.Roo
 			return errcode.NotFound("no room has the alias %s", alias)
 		}
 		room = a.Room
-		servers, err = d.serversIn(tx, room)
+		servers, _, err = d.residents(tx, room)
 		return err
 	})
 	return room, servers, err
 }
 
-// serversIn lists some servers in a room, this one first.
-func (d *Directory) serversIn(tx *store.Tx, room id.Room) ([]id.Server, error) {
-	servers := []id.Server{d.rooms.Server()}
+// residents lists some servers in a room that is known here, this one first if it is
+// one of them. A room that nobody is in is this server's to tell of, too.
+func (d *Directory) residents(tx *store.Tx, room id.Room) (servers []id.Server, here bool, err error) {
 	nid, ok, err := tx.Rooms.Find(room)
 	if err != nil || !ok {
-		return servers, err
+		return nil, false, err
 	}
 	nids, err := tx.RoomServers.OfRoom(nid)
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	if here, err = d.resident(tx, nid); err != nil {
+		return nil, false, err
+	}
+	if here || len(nids) == 0 {
+		servers = append(servers, d.rooms.Server())
 	}
 	for _, s := range nids[:min(len(nids), maxServers)] {
 		name, err := tx.IDs.ServerName(s)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if name != d.rooms.Server() {
 			servers = append(servers, name)
 		}
 	}
-	return servers, nil
+	return servers, here, nil
+}
+
+// resident says whether a user of this server is joined to a room, so that its state
+// is known here.
+func (d *Directory) resident(tx *store.Tx, room store.RoomNID) (bool, error) {
+	locals, err := tx.Members.LocalJoined(room)
+	return len(locals) > 0, err
 }
 
 // Space is a room with the rooms that it names, if it is a space, as far as another

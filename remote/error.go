@@ -42,6 +42,26 @@ func Unreachable(err error) bool {
 	return !answered
 }
 
+// ForClient is what a client is told of a failure to ask another server: what that
+// server says of the request itself, or that it was no use.
+func ForClient(err error) error {
+	failure, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	answer, answered := errors.AsType[*errcode.Error](failure.Err)
+	switch {
+	case !answered:
+		return errcode.New(http.StatusBadGateway, "M_UNKNOWN", "%s could not be reached", failure.Server)
+	case answer.Code == "M_UNRECOGNIZED":
+		// For a client that would mean that this server has no such endpoint.
+		return errcode.NotFound("%s does not know it", failure.Server)
+	case answer.Status >= 500 && answer.Status != http.StatusGatewayTimeout:
+		return errcode.New(http.StatusBadGateway, answer.Code, "%s could not answer: %s", failure.Server, answer.Message)
+	}
+	return answer
+}
+
 // unrecognized says whether the server does not have the endpoint.
 // spec: server-server-api#unsupported-endpoints
 func unrecognized(err error) bool {

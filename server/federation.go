@@ -7,14 +7,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"os"
 	"slices"
+	"time"
 
 	"hearth/api/httpx"
 	"hearth/config"
 	"hearth/matrix/id"
 	"hearth/matrix/signing"
+	"hearth/media"
 	"hearth/outgoing"
 	"hearth/remote"
 )
@@ -99,4 +102,39 @@ func (s *Server) authenticateServer(ctx context.Context, r *http.Request, body [
 		s.Sender.Up(origin)
 	}
 	return httpx.Caller{Server: origin}, err
+}
+
+// remoteProfile asks another server for a profile, or one field of it.
+func (s *Server) remoteProfile(ctx context.Context, u id.User, field string) (map[string]any, error) {
+	answer, err := s.Remote.QueryProfile(ctx, u.Server(), u, field)
+	if err != nil {
+		return nil, remote.ForClient(err)
+	}
+	p := make(map[string]any, len(answer))
+	for k, v := range answer {
+		// Clients rely on these two being text, and servers send null for none.
+		if v.Kind() == 'n' || v.Kind() != '"' && (k == "displayname" || k == "avatar_url") {
+			continue
+		}
+		p[k] = v
+	}
+	return p, nil
+}
+
+// remoteFile fetches a file from the server that has it.
+func (s *Server) remoteFile(ctx context.Context, from id.Server, mediaID string, wait time.Duration) (*media.RemoteFile, error) {
+	f, err := s.Remote.MediaDownload(ctx, from, mediaID, wait)
+	if err != nil {
+		return nil, remote.ForClient(err)
+	}
+	return &media.RemoteFile{Body: f.Body, Type: f.ContentType, Name: fileName(f.Disposition)}, nil
+}
+
+// fileName is the name in a Content-Disposition header, if it has one.
+func fileName(disposition string) string {
+	_, params, err := mime.ParseMediaType(disposition)
+	if err != nil {
+		return ""
+	}
+	return params["filename"]
 }

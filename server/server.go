@@ -96,6 +96,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		Profile:        s.profile,
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
+		Remote:    s.Remote,
 		HideUsers: !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
@@ -103,7 +104,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	s.Receipts = ephemeral.NewReceipts(s.Store)
 	s.Typing = ephemeral.NewTyping(s.Store, s.Hub)
 	s.Presence = ephemeral.NewPresence(s.Store, s.Hub, cfg.Presence.Enabled)
-	if s.Media, err = media.New(s.Store, mediaOptions(cfg, version)); err != nil {
+	files := mediaOptions(cfg, version)
+	files.Remote = s.remoteFile
+	if s.Media, err = media.New(s.Store, files); err != nil {
 		return nil, err
 	}
 	s.Services = appservice.New(s.Store, s.Rooms, registry)
@@ -133,6 +136,7 @@ func (s *Server) connect() {
 	s.Accounts.Registered = append(s.Accounts.Registered, s.autoJoin)
 	s.Accounts.ProfileChanged = append(s.Accounts.ProfileChanged, s.Rooms.UpdateProfile)
 	s.Accounts.Deactivated = append(s.Accounts.Deactivated, s.leaveAll, s.Push.Deactivated)
+	s.Accounts.RemoteProfile = s.remoteProfile
 	s.Accounts.IsCrossSigningKey = e2ee.IsCrossSigningKey
 	s.Accounts.DeviceChanged = append(s.Accounts.DeviceChanged, e2ee.DeviceChanged)
 	s.Accounts.DevicesDeleted = append(s.Accounts.DevicesDeleted, e2ee.DevicesDeleted, s.Push.DevicesDeleted)

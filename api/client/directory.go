@@ -44,7 +44,7 @@ func (a *API) queryPublicRooms(ctx context.Context, _ httpx.Caller, r queryPubli
 		return directory.PublicRooms{}, err
 	}
 	return a.Directory.PublicRooms(ctx, directory.PublicQuery{
-		Server: r.Server, Since: r.Since, Limit: limit, Term: r.Filter.Term, Types: r.Filter.Types, Network: r.Network,
+		Server: r.Server, Since: r.Since, Limit: limit, Term: r.Filter.Term, Types: r.Filter.Types, Network: r.Network, AllNetworks: r.AllNetworks,
 	})
 }
 
