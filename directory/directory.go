@@ -20,6 +20,7 @@ type Directory struct {
 	rooms     *room.Engine
 	options   Options
 	summaries *otter.Cache[store.RoomNID, summarized]
+	told      *otter.Cache[toldKey, *toldSpace]
 }
 
 // Options is what the configuration says of the directory.
@@ -34,5 +35,12 @@ type Options struct {
 
 // New makes a directory.
 func New(s *store.Store, rooms *room.Engine, o Options) *Directory {
-	return &Directory{s, rooms, o, otter.Must(&otter.Options[store.RoomNID, summarized]{MaximumSize: cachedSummaries})}
+	return &Directory{
+		store: s, rooms: rooms, options: o,
+		summaries: otter.Must(&otter.Options[store.RoomNID, summarized]{MaximumSize: cachedSummaries}),
+		told: otter.Must(&otter.Options[toldKey, *toldSpace]{
+			MaximumWeight: cachedTold, Weigher: func(_ toldKey, s *toldSpace) uint32 { return s.weight },
+			ExpiryCalculator: otter.ExpiryWriting[toldKey, *toldSpace](toldTime),
+		}),
+	}
 }

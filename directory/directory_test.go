@@ -173,7 +173,7 @@ func TestSummaryTellsOnlyWhatOneMayKnow(t *testing.T) {
 		state(event.TypeEncryption, `{"algorithm":"m.megolm.v1.aes-sha2"}`),
 	}})
 	private := s.create(room.Creation{})
-	got, err := s.d.Summary(t.Context(), restricted, alice)
+	got, err := s.d.Summary(t.Context(), restricted, alice, nil)
 	s.must(err)
 	if got.JoinRule != "restricted" || !slices.Equal(got.AllowedRooms, []id.Room{space}) || got.Membership != "join" || got.Version != "8" ||
 		got.Encryption != "m.megolm.v1.aes-sha2" || got.Name != "R" || got.Topic != "T" || got.Joined != 1 || got.WorldReadable || got.GuestCanJoin {
@@ -184,7 +184,7 @@ func TestSummaryTellsOnlyWhatOneMayKnow(t *testing.T) {
 		room id.Room
 		ok   bool
 	}{{bob, restricted, false}, {bob, private, false}, {bob, space, true}, {"", space, true}, {"", private, false}, {bob, "!nowhere:localhost", false}} {
-		_, err := s.d.Summary(t.Context(), c.room, c.user)
+		_, err := s.d.Summary(t.Context(), c.room, c.user, nil)
 		if c.ok != (err == nil) {
 			t.Errorf("%q of %s: %v", c.user, c.room, err)
 		}
@@ -195,12 +195,12 @@ func TestSummaryTellsOnlyWhatOneMayKnow(t *testing.T) {
 	s.join(bob, space)
 	s.invite(bob, private)
 	for _, r := range []id.Room{restricted, private} {
-		if _, err := s.d.Summary(t.Context(), r, bob); err != nil {
+		if _, err := s.d.Summary(t.Context(), r, bob, nil); err != nil {
 			t.Errorf("bob, who may join %s: %v", r, err)
 		}
 	}
 	s.set(restricted, event.TypeName, "", `{"name":"other"}`)
-	if got, err = s.d.Summary(t.Context(), restricted, alice); err != nil || got.Name != "other" {
+	if got, err = s.d.Summary(t.Context(), restricted, alice, nil); err != nil || got.Name != "other" {
 		t.Errorf("after a change: %+v %v", got, err)
 	}
 }

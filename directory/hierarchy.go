@@ -13,7 +13,6 @@ import (
 	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
-	"hearth/room"
 	"hearth/store"
 )
 
@@ -52,22 +51,15 @@ func (d *Directory) Hierarchy(ctx context.Context, user id.User, q HierarchyQuer
 	if err != nil {
 		return page, err
 	}
-	err = d.store.View(ctx, func(tx *store.Tx) error {
-		nid, err := reader(tx, user)
-		if err != nil {
-			return err
-		}
-		w := &walk{directory: d, tx: tx, user: nid, query: q, skip: skip, page: []HierarchyRoom{}}
-		if err := w.run(); err != nil {
-			return err
-		}
-		page.Rooms = w.page
-		if w.more {
-			page.Next = q.token(skip + len(w.page))
-		}
-		return nil
-	})
-	return page, err
+	w := &walk{directory: d, user: user, query: q, skip: skip, page: []HierarchyRoom{}, answers: map[id.Room]*toldSpace{}}
+	if err := w.run(ctx); err != nil {
+		return page, err
+	}
+	page.Rooms = w.page
+	if w.more {
+		page.Next = q.token(skip + len(w.page))
+	}
+	return page, nil
 }
 
 // token names how many rooms were shown and what may not change on the way.
@@ -93,26 +85,30 @@ func (q HierarchyQuery) parseFrom() (shown int, err error) {
 // walk is one walk through a space.
 type walk struct {
 	directory *Directory
-	tx        *store.Tx
-	user      store.UserNID
+	user      id.User
 	query     HierarchyQuery
 	skip      int
 	page      []HierarchyRoom
 	more      bool
+
+	asked   int                    // how many rooms other servers were asked for
+	answers map[id.Room]*toldSpace // of those who were asked ahead; nil: they did not say
 }
 
+// step is a room on the way.
 type step struct {
-	room  id.Room
+	child
 	depth int
+	told  *Summary // what the server of the space said of it; nil: nothing that is enough
 }
 
-func (w *walk) run() error {
+func (w *walk) run(ctx context.Context) error {
 	seen := map[id.Room]bool{w.query.Root: true}
-	stack := []step{{w.query.Root, 0}}
+	stack := []step{{child: child{room: w.query.Root}}}
 	for shown := 0; len(stack) > 0 && len(seen) < maxHierarchyRooms; {
 		at := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		row, s, ok, err := w.visible(at.room)
+		s, ok, err := w.visit(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -126,55 +122,99 @@ func (w *walk) run() error {
 			w.more = true
 			return nil
 		}
-		children, err := w.children(row, s)
-		if err != nil {
-			return err
-		}
 		if shown++; shown > w.skip {
-			w.page = append(w.page, HierarchyRoom{s, strippedChildren(children)})
+			w.page = append(w.page, HierarchyRoom{s.room, strippedChildren(s.children)})
 		}
 		if w.query.MaxDepth >= 0 && at.depth >= w.query.MaxDepth {
 			continue
 		}
-		for _, c := range slices.Backward(children) {
-			if !seen[c.room] {
+		var next []step
+		for _, c := range s.children {
+			if !seen[c.room] && !s.inaccessible[c.room] {
 				seen[c.room] = true
-				stack = append(stack, step{c.room, at.depth + 1})
+				next = append(next, step{c, at.depth + 1, s.rooms[c.room]})
 			}
 		}
+		if err := w.askAhead(ctx, next); err != nil {
+			return err
+		}
+		slices.Reverse(next)
+		stack = append(stack, next...)
 	}
 	return nil
 }
 
-// visible reads a room that the user may know of.
-func (w *walk) visible(name id.Room) (row store.Room, s Summary, ok bool, err error) {
-	if row, ok, err = w.tx.Rooms.Get(name); err != nil || !ok {
-		return row, s, ok, err
+// visit reads a room that the user may know of: from the store where this server is
+// in it, else as other servers tell of it.
+func (w *walk) visit(ctx context.Context, at step) (s *toldSpace, ok bool, err error) {
+	var here bool
+	err = w.directory.store.View(ctx, func(tx *store.Tx) error {
+		s, here, ok, err = w.read(tx, at.room)
+		return err
+	})
+	if err != nil || here {
+		return s, ok, err
 	}
-	if s, err = w.directory.summary(w.tx, row); err != nil {
-		return row, s, false, err
+	told := w.answers[at.room]
+	switch {
+	case told == nil && at.told != nil:
+		told = &toldSpace{room: *at.told}
+	case told == nil:
+		if told, err = w.ask(ctx, at.child); err != nil {
+			return nil, false, err
+		}
 	}
-	ok, err = w.directory.accessible(w.tx, row, s, w.user)
-	return row, s, ok, err
+	if told == nil {
+		return s, ok, nil // what is known from earlier is better than nothing
+	}
+	ok, err = w.directory.mayKnow(ctx, told.room, w.user)
+	return told, ok, err
+}
+
+// read reads a room from the store. here: this server is in it, and so knows it best;
+// ok: the user may know of it.
+func (w *walk) read(tx *store.Tx, name id.Room) (s *toldSpace, here, ok bool, err error) {
+	row, known, err := tx.Rooms.Get(name)
+	if err != nil || !known {
+		return nil, false, false, err
+	}
+	if here, err = w.directory.resident(tx, row.NID); err != nil {
+		return nil, here, false, err
+	}
+	s = &toldSpace{}
+	if s.room, err = w.directory.summary(tx, row); err != nil {
+		return nil, here, false, err
+	}
+	nid, err := reader(tx, w.user)
+	if err != nil {
+		return nil, here, false, err
+	}
+	if ok, err = w.directory.accessible(tx, row.NID, s.room, nid); err != nil || !ok {
+		return nil, here, false, err
+	}
+	s.children, err = w.directory.children(tx, row, s.room, w.query.SuggestedOnly)
+	return s, here, true, err
 }
 
 // child is one room that a space names.
 type child struct {
-	room  id.Room
-	order string // empty: none that is valid
-	event *room.Event
+	room     id.Room
+	order    string // empty: none that is valid
+	ts       int64
+	via      []id.Server
+	stripped jsontext.Value // the link as stripped state with its time
 }
 
 // children are the rooms of a space, in order; other rooms have none.
-func (w *walk) children(row store.Room, s Summary) ([]child, error) {
+func (d *Directory) children(tx *store.Tx, row store.Room, s Summary, suggestedOnly bool) ([]child, error) {
 	if s.RoomType != "m.space" {
 		return nil, nil
 	}
-	typ, ok, err := w.tx.IDs.FindType(event.TypeSpaceChild)
+	typ, ok, err := tx.IDs.FindType(event.TypeSpaceChild)
 	if err != nil || !ok {
 		return nil, err
 	}
-	entries, err := w.tx.State.OfType(row.NID, typ, row.StateVersion)
+	entries, err := tx.State.OfType(row.NID, typ, row.StateVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -182,15 +222,20 @@ func (w *walk) children(row store.Room, s Summary) ([]child, error) {
 	for i, en := range entries {
 		nids[i] = en.Event
 	}
-	events, err := w.directory.rooms.Events(w.tx, nids)
+	events, err := d.rooms.Events(tx, nids)
 	if err != nil {
 		return nil, err
 	}
 	var children []child
 	for _, ev := range events {
-		if c, suggested, ok := parseChild(ev); ok && (suggested || !w.query.SuggestedOnly) {
-			children = append(children, c)
+		c, suggested, ok := parseChild(*ev.PDU.StateKey, ev.PDU.Content)
+		if !ok || suggestedOnly && !suggested {
+			continue
 		}
+		stripped := event.AppendStripped(nil, ev.PDU)
+		stripped = append(stripped[:len(stripped)-1], `,"origin_server_ts":`...)
+		c.ts, c.stripped = ev.TS, append(strconv.AppendInt(stripped, ev.TS, 10), '}')
+		children = append(children, c)
 	}
 	slices.SortFunc(children, byOrder)
 	return children, nil
@@ -198,17 +243,22 @@ func (w *walk) children(row store.Room, s Summary) ([]child, error) {
 
 // parseChild reads an m.space.child event. Without servers to reach the room by it is none.
 // spec: client-server-api#mspacechild
-func parseChild(ev *room.Event) (c child, suggested, ok bool) {
+func parseChild(key string, raw jsontext.Value) (c child, suggested, ok bool) {
 	var content struct {
 		Via       []string       `json:"via"`
 		Order     jsontext.Value `json:"order"`
 		Suggested jsontext.Value `json:"suggested"`
 	}
-	name, err := id.ParseRoom(*ev.PDU.StateKey)
-	if err != nil || json.Unmarshal(ev.PDU.Content, &content) != nil || len(content.Via) == 0 {
+	name, err := id.ParseRoom(key)
+	if err != nil || json.Unmarshal(raw, &content) != nil || len(content.Via) == 0 {
 		return c, false, false
 	}
-	c = child{room: name, event: ev}
+	c = child{room: name}
+	for _, s := range content.Via[:min(len(content.Via), maxServers)] {
+		if server, err := id.ParseServer(s); err == nil {
+			c.via = append(c.via, server)
+		}
+	}
 	var order string
 	if content.Order != nil && json.Unmarshal(content.Order, &order) == nil && validOrder(order) {
 		c.order = order
@@ -233,16 +283,14 @@ func byOrder(a, b child) int {
 		}
 		return 1
 	}
-	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.event.TS, b.event.TS), cmp.Compare(a.room, b.room))
+	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.ts, b.ts), cmp.Compare(a.room, b.room))
 }
 
-// strippedChildren are the links of a space as stripped state with their times.
+// strippedChildren are the links of a space.
 func strippedChildren(children []child) []jsontext.Value {
 	list := make([]jsontext.Value, len(children))
 	for i, c := range children {
-		stripped := event.AppendStripped(nil, c.event.PDU)
-		stripped = append(stripped[:len(stripped)-1], `,"origin_server_ts":`...)
-		list[i] = append(strconv.AppendInt(stripped, c.event.TS, 10), '}')
+		list[i] = c.stripped
 	}
 	return list
 }

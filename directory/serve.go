@@ -82,12 +82,11 @@ type Space struct {
 func (d *Directory) Space(ctx context.Context, server id.Server, root id.Room, suggestedOnly bool) (s Space, err error) {
 	s.Children, s.Inaccessible = []HierarchyRoom{}, []id.Room{}
 	err = d.store.View(ctx, func(tx *store.Tx) error {
-		w := &walk{directory: d, tx: tx, query: HierarchyQuery{SuggestedOnly: suggestedOnly}}
 		row, top, err := d.shownTo(tx, server, root)
 		if err != nil {
 			return err
 		}
-		children, err := w.children(row, top)
+		children, err := d.children(tx, row, top, suggestedOnly)
 		if err != nil {
 			return err
 		}
@@ -101,7 +100,7 @@ func (d *Directory) Space(ctx context.Context, server id.Server, root id.Room, s
 				continue
 			}
 			seen[c.room] = true
-			if err := w.addChild(&s, server, c.room); err != nil {
+			if err := d.addChild(tx, &s, server, c.room, suggestedOnly); err != nil {
 				return err
 			}
 		}
@@ -115,22 +114,22 @@ const maxSpaceChildren = 500
 
 // addChild adds a room of a space to what is told of it. Of rooms that are not known
 // here nothing is said.
-func (w *walk) addChild(s *Space, server id.Server, name id.Room) error {
-	row, ok, err := w.tx.Rooms.Get(name)
+func (d *Directory) addChild(tx *store.Tx, s *Space, server id.Server, name id.Room, suggestedOnly bool) error {
+	row, ok, err := tx.Rooms.Get(name)
 	if err != nil || !ok {
 		return err
 	}
-	summary, err := w.directory.summary(w.tx, row)
+	summary, err := d.summary(tx, row)
 	if err != nil {
 		return err
 	}
-	resident, may, err := w.directory.accessibleTo(w.tx, row, summary, server)
+	resident, may, err := d.accessibleTo(tx, row, summary, server)
 	if err != nil {
 		return err
 	}
 	switch {
 	case may:
-		links, err := w.children(row, summary)
+		links, err := d.children(tx, row, summary, suggestedOnly)
 		if err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ type PublicRoom struct {
 type Summary struct {
 	PublicRoom
 	Encryption   string    `json:"encryption,omitzero"`
-	Version      string    `json:"room_version"`
+	Version      string    `json:"room_version,omitzero"`
 	AllowedRooms []id.Room `json:"allowed_room_ids,omitempty"`
 }
 
@@ -154,13 +154,13 @@ func joinRule(p *event.PDU, version string) (rule string, allowed []id.Room) {
 }
 
 // accessible says whether a user (0: somebody unknown) may know of a room: who is
-// in it, may join or ask to, or may read it anyway.
+// in it, may join or ask to, or may read it anyway. room is 0 if it is not known here.
 // spec: client-server-api#get_matrixclientv1roomsroomidhierarchy
-func (d *Directory) accessible(tx *store.Tx, row store.Room, s Summary, user store.UserNID) (bool, error) {
+func (d *Directory) accessible(tx *store.Tx, room store.RoomNID, s Summary, user store.UserNID) (bool, error) {
 	if s.WorldReadable {
 		return true, nil
 	}
-	m, _, err := tx.Members.Get(row.NID, user)
+	m, _, err := tx.Members.Get(room, user)
 	if err != nil {
 		return false, err
 	}
@@ -170,12 +170,19 @@ func (d *Directory) accessible(tx *store.Tx, row store.Room, s Summary, user sto
 	case store.Ban:
 		return false, nil
 	}
-	v, ok := roomversion.Get(row.Version)
-	switch {
-	case !ok:
-		return false, nil
-	case s.JoinRule == "public", s.JoinRule == "knock" && v.Knock, s.JoinRule == "knock_restricted" && v.KnockRestricted:
+	// Not all servers tell the version of a room; then its rule means what it says.
+	v, ok := roomversion.Get(s.Version)
+	switch s.JoinRule {
+	case "public":
 		return true, nil
+	case "knock":
+		if !ok || v.Knock {
+			return true, nil
+		}
+	case "knock_restricted":
+		if !ok || v.KnockRestricted {
+			return true, nil
+		}
 	}
 	for _, allowed := range s.AllowedRooms {
 		nid, ok, err := tx.Rooms.Find(allowed)
@@ -192,43 +199,57 @@ func (d *Directory) accessible(tx *store.Tx, row store.Room, s Summary, user sto
 	return false, nil
 }
 
-// RoomSummary is a room's summary with the reader's membership.
-type RoomSummary struct {
-	Summary
-	Membership string `json:"membership,omitzero"`
-}
-
-// Summary summarizes a room for somebody who may know of it; user may be empty.
-// spec: client-server-api#get_matrixclientv1room_summaryroomidoralias
-func (d *Directory) Summary(ctx context.Context, name id.Room, user id.User) (s RoomSummary, err error) {
+// mayKnow says whether a user may know of a room of which another server told.
+func (d *Directory) mayKnow(ctx context.Context, s Summary, user id.User) (ok bool, err error) {
 	err = d.store.View(ctx, func(tx *store.Tx) error {
-		unknown := errcode.NotFound("room %s is not known here, or not for you to see", name)
-		row, ok, err := tx.Rooms.Get(name)
+		room, _, err := tx.Rooms.Find(s.Room)
 		if err != nil {
-			return err
-		}
-		if !ok {
-			return unknown
-		}
-		if s.Summary, err = d.summary(tx, row); err != nil {
 			return err
 		}
 		nid, err := reader(tx, user)
 		if err != nil {
 			return err
 		}
-		if ok, err = d.accessible(tx, row, s.Summary, nid); err != nil {
-			return err
-		}
-		m, _, err := tx.Members.Get(row.NID, nid)
+		ok, err = d.accessible(tx, room, s, nid)
+		return err
+	})
+	return ok, err
+}
+
+// RoomSummary is a room's summary with the reader's membership.
+type RoomSummary struct {
+	Summary
+	Membership string `json:"membership,omitzero"`
+}
+
+// Summary summarizes a room for somebody who may know of it; user may be empty. If
+// this server is not in the room, those of via are asked, but only for its users.
+// spec: client-server-api#get_matrixclientv1room_summaryroomidoralias
+func (d *Directory) Summary(ctx context.Context, name id.Room, user id.User, via []id.Server) (s RoomSummary, err error) {
+	w := &walk{directory: d, user: user}
+	if user == "" {
+		w.asked = maxAsked
+	}
+	found, ok, err := w.visit(ctx, step{child: child{room: name, via: via}})
+	if err != nil {
+		return s, err
+	}
+	if !ok {
+		return s, errcode.NotFound("room %s is not known here, or not for you to see", name)
+	}
+	s.Summary = found.room
+	err = d.store.View(ctx, func(tx *store.Tx) error {
+		room, _, err := tx.Rooms.Find(name)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			return unknown
+		nid, err := reader(tx, user)
+		if err != nil {
+			return err
 		}
+		m, _, err := tx.Members.Get(room, nid)
 		s.Membership = m.Membership.String()
-		return nil
+		return err
 	})
 	return s, err
 }

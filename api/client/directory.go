@@ -66,7 +66,7 @@ func (a *API) getRoomSummary(ctx context.Context, c httpx.Caller, r getRoomSumma
 	if err != nil {
 		return directory.RoomSummary{}, err
 	}
-	return a.Directory.Summary(ctx, name, c.User)
+	return a.Directory.Summary(ctx, name, c.User, nil)
 }
 
 type searchUserDirectoryRequest struct {
