@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -128,7 +129,8 @@ func (s *Server) Ask(from *Server, method, path string, body any) (int, []byte) 
 		}
 	}
 	w := s.ask(from, method, path, content)
-	if w.Header().Get("Content-Type") == "application/json" {
+	// Of invites the specification describes events as they were in the first room versions.
+	if w.Header().Get("Content-Type") == "application/json" && !strings.Contains(path, "/invite/") {
 		spec.Check(s.t, method, path, w.Code, w.Body.Bytes())
 	}
 	return w.Code, w.Body.Bytes()
