@@ -20,6 +20,11 @@ type pduList struct {
 	PDUs []jsontext.Value `json:"pdus"`
 }
 
+// eventsSize bounds an answer that has at most so many events.
+func eventsSize(limit int) int64 {
+	return min(int64(max(limit, 10)+1)*maxWireEvent, maxEvents)
+}
+
 // GetMissingEvents asks for the events between some and others.
 // spec: server-server-api#post_matrixfederationv1get_missing_eventsroomid
 func (c *Client) GetMissingEvents(ctx context.Context, from id.Server, r id.Room, q room.MissingEvents) ([]jsontext.Value, error) {
@@ -30,7 +35,7 @@ func (c *Client) GetMissingEvents(ctx context.Context, from id.Server, r id.Room
 	var answer struct {
 		Events []jsontext.Value `json:"events"`
 	}
-	err = c.ask(ctx, from, request{method: http.MethodPost, path: fedPath("v1/get_missing_events", string(r)), body: body, limit: maxEvents, within: slowTime}, &answer)
+	err = c.ask(ctx, from, request{method: http.MethodPost, path: fedPath("v1/get_missing_events", string(r)), body: body, limit: eventsSize(q.Limit), within: slowTime}, &answer)
 	return answer.Events, err
 }
 
@@ -42,7 +47,7 @@ func (c *Client) Backfill(ctx context.Context, from id.Server, r id.Room, before
 		q.Add("v", string(e))
 	}
 	var answer pduList
-	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/backfill", string(r)), query: q, limit: maxEvents, within: slowTime}, &answer)
+	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/backfill", string(r)), query: q, limit: eventsSize(limit), within: slowTime}, &answer)
 	return answer.PDUs, err
 }
 

@@ -335,6 +335,7 @@ func TestEventsReachTheServersOfTheirRoomsInOrder(t *testing.T) {
 		f.say("a", "one")
 		f.say("b", "two")
 		f.tell("m.direct_to_device", `{"message_id":"m"}`, hs1)
+		synctest.Wait() // within a transaction events and EDUs have no order among each other
 		f.say("a", "three")
 		f.expect(hs1, "one", `direct_to_device{"message_id":"m"}`, "three")
 		f.expect(hs2, "one", "two", "three")
@@ -396,6 +397,7 @@ func TestAServerThatIsDownGetsEverythingInOrderLater(t *testing.T) {
 		f.setDown(hs1, errDown)
 		before := runtime.NumGoroutine()
 		f.say("a", "one")
+		synctest.Wait() // so that the first attempt is with this alone
 		f.tell("m.direct_to_device", `{"message_id":"m"}`, hs1)
 		f.say("a", "two")
 		synctest.Wait()
@@ -599,6 +601,7 @@ func TestAServerFarBehindGetsTheNewestEventsOfItsRooms(t *testing.T) {
 		f.expect(hs1, "known")
 		f.setDown(hs1, errDown)
 		f.tell("m.direct_to_device", `{"message_id":"1"}`, hs1)
+		synctest.Wait() // so that the first attempt is with this alone
 		f.tell("m.device_list_update", `{"user_id":"@alice:localhost","stream_id":1}`, hs1)
 		f.tell("m.device_list_update", `{"user_id":"@bob:localhost","stream_id":2}`, hs1)
 		f.say("left", "before", "kick")
