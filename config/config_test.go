@@ -262,3 +262,18 @@ func FuzzRead(f *testing.F) {
 		_, _, _ = Read(path) // must not panic
 	})
 }
+
+func TestRangesOfAddresses(t *testing.T) {
+	dir := folder(t, "a.yaml", "server_name: x\nip_range_blacklist: [10.1.2.3/8, '::1']\nurl_preview_ip_range_blacklist: []\n")
+	c, _, err := Load(dir + "/a.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.IPRangeDeny) != 2 || c.IPRangeDeny[0].String() != "10.0.0.0/8" || c.IPRangeDeny[1].String() != "::1/128" {
+		t.Errorf("ranges %v", c.IPRangeDeny)
+	}
+	// An empty list is not the same as none.
+	if c.URLPreviewDeny == nil || c.FederationIPRangeDeny != nil {
+		t.Errorf("%#v and %#v", c.URLPreviewDeny, c.FederationIPRangeDeny)
+	}
+}

@@ -165,6 +165,9 @@ func setDefaults(dst reflect.Value, tag reflect.StructTag) {
 		}
 		return
 	}
+	if _, text := dst.Addr().Interface().(encoding.TextUnmarshaler); text {
+		return // its fields are not options
+	}
 	if dst.Kind() == reflect.Struct {
 		for i := range dst.NumField() {
 			if f := dst.Type().Field(i); f.Name != "_" {
