@@ -319,15 +319,9 @@ func split(err error) (reason, failed error) {
 
 // rulesState is what of a state the rules ask for to judge an event.
 func (w *writing) rulesState(tx *store.Tx, p *event.PDU, m *StateMap) (authrules.State, error) {
-	create, err := w.createEvent(tx)
-	if err != nil {
-		return authrules.State{}, err
-	}
-	s := authrules.State{Create: create}
-	for _, t := range authrules.Needed(w.head.Version, authrules.DraftOf(p)) {
-		if t.Type == event.TypeCreate {
-			continue
-		}
+	s := authrules.State{}
+	create := event.StateTuple{Type: event.TypeCreate}
+	for _, t := range append(authrules.Needed(w.head.Version, authrules.DraftOf(p)), create) {
 		key, ok, err := tx.IDs.FindStateKey(t)
 		if err != nil {
 			return s, err
