@@ -51,7 +51,7 @@ type preset struct{ joinRule, historyVisibility, guestAccess string }
 var presets = map[string]preset{
 	"private_chat":         {"invite", "shared", "can_join"},
 	"trusted_private_chat": {"invite", "shared", "can_join"},
-	"public_chat":          {"public", "shared", "forbidden"},
+	"public_chat":          {"public", "shared", ""}, // forbidden is what holds where nothing says otherwise
 }
 
 // Create makes a room with all its first events in one commit, and returns its id.
@@ -182,7 +182,7 @@ func (w *writing) presetEvents(ctx context.Context, c Creation) error {
 		{event.TypeHistoryVisibility, "history_visibility", p.historyVisibility},
 		{event.TypeGuestAccess, "guest_access", p.guestAccess},
 	} {
-		if c.states(s.typ) {
+		if s.value == "" || c.states(s.typ) {
 			continue
 		}
 		if err := w.addState(ctx, c.Creator, s.typ, "", object{s.key: s.value}); err != nil {
@@ -276,25 +276,10 @@ func (w *writing) levelsContent(c Creation) (any, error) {
 	for k, v := range override {
 		content[k] = v
 	}
-	if w.head.Version.PrivilegedCreators {
-		// Clients of before version 12 list the creator, which that version forbids.
-		content["users"] = withoutCreators(override["users"], authrules.Creators(w.head.Create))
+	if err := w.checkLevels(Proposal{Type: event.TypePowerLevels, Content: c.PowerLevels}); err != nil {
+		return nil, err
 	}
 	return content, nil
-}
-
-func withoutCreators(users jsontext.Value, creators []id.User) any {
-	var levels map[id.User]jsontext.Value
-	if users == nil {
-		return object{}
-	}
-	if json.Unmarshal(users, &levels) != nil {
-		return users // for the rules to refuse
-	}
-	for _, u := range creators {
-		delete(levels, u)
-	}
-	return levels
 }
 
 // topicContent has the topic in its old form and as extensible text.

@@ -125,7 +125,7 @@ func (w *writing) stripped(tx *store.Tx, member *event.PDU) ([]byte, error) {
 			return nil, fmt.Errorf("read %s for stripped state: %w", t.Type, err)
 		}
 		if pdu != nil {
-			list = append(event.AppendStripped(list, pdu), ',')
+			list = append(appendOutside(list, pdu), ',')
 		}
 	}
 	return append(event.AppendStripped(list, member), ']'), nil

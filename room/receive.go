@@ -55,10 +55,14 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 	}
 	checked := e.check(ctx, v, room, raws, results)
 	for _, p := range inOrder(checked) {
-		results[p.ID] = e.receiveOne(ctx, origin, v, p, true)
-		if err := results[p.ID]; err != nil {
+		err := e.receiveOne(ctx, origin, v, p, true)
+		if err != nil {
 			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
 		}
+		if errors.Is(err, errUnobtainable) {
+			err = nil // the event is not refused: it cannot be judged, now
+		}
+		results[p.ID] = err
 	}
 	return results
 }
@@ -264,8 +268,10 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
 		return err
 	}
-	return errcode.Forbidden("auth events of the event are not to be had: %v", missing)
+	return fmt.Errorf("auth events %v of %s: %w", missing, p.ID, errUnobtainable)
 }
+
+var errUnobtainable = errors.New("no server could give what the event refers to")
 
 // maxFetched bounds how many events are asked for one by one.
 const maxFetched = 500
@@ -348,7 +354,7 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 	for _, name := range missing {
 		m, err := e.fetchStateAfter(ctx, origin, v, p.Room, name)
 		if err != nil {
-			return nil, fmt.Errorf("state after %s from %s: %w", name, origin, err)
+			return nil, fmt.Errorf("state after %s from %s: %w: %w", name, origin, errUnobtainable, err)
 		}
 		states[name] = m
 	}

@@ -125,7 +125,7 @@ func TestNobodyCreatesARoomAgain(t *testing.T) {
 			empty := ""
 			for _, key := range []*string{nil, &empty} {
 				_, err := e.Send(t.Context(), name, room.Proposal{Sender: alice, Type: event.TypeCreate, StateKey: key, Content: jsontext.Value(`{"room_version":"1"}`)})
-				if refusal, ok := errors.AsType[*errcode.Error](err); !ok || refusal.Code != "M_FORBIDDEN" {
+				if refusal, ok := errors.AsType[*errcode.Error](err); !ok || refusal.Code != "M_INVALID_PARAM" {
 					t.Errorf("state %v: %v", key != nil, err)
 				}
 			}

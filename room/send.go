@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"hearth/matrix/authrules"
 	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
@@ -20,6 +23,12 @@ import (
 // spec: client-server-api#sending-events-to-a-room
 func (e *Engine) Send(ctx context.Context, room id.Room, p Proposal) (id.Event, error) {
 	var sent id.Event
+	if p.Type == event.TypeMember {
+		// Whose leave somebody joins by is for the server to say.
+		if rest := without(p.Content, "join_authorised_via_users_server"); rest != nil {
+			p.Content = rest
+		}
+	}
 	err := e.write(ctx, room, func(w *writing) (err error) {
 		if sent, err = w.sendOnce(ctx, p); err != nil {
 			return err
@@ -40,7 +49,10 @@ func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
 		// Rule 1 of the room's version would say so, of an event that cannot be
 		// built: from version 12 on such an event names no room.
 		// spec: rooms/v12#authorisation-rules 1
-		return "", errcode.Forbidden("a room is created only once")
+		return "", errcode.InvalidParam("a room is created only once")
+	}
+	if err := w.checkLevels(p); err != nil {
+		return "", err
 	}
 	if err := w.checkRelation(ctx, p); err != nil {
 		return "", err
@@ -50,6 +62,27 @@ func (w *writing) sendOnce(ctx context.Context, p Proposal) (id.Event, error) {
 		return "", err
 	}
 	return ev.ID, nil
+}
+
+// checkLevels refuses power levels that name a creator: the rules would refuse them as
+// well, but not say that it is the content that is wrong.
+// spec: rooms/v12#authorisation-rules 10.4
+func (w *writing) checkLevels(p Proposal) error {
+	if p.Type != event.TypePowerLevels || !w.head.Version.PrivilegedCreators || w.head.Create == nil {
+		return nil
+	}
+	var content struct {
+		Users map[id.User]jsontext.Value `json:"users"`
+	}
+	if json.Unmarshal(p.Content, &content) != nil {
+		return nil // the rules say what is wrong with it
+	}
+	for _, creator := range authrules.Creators(w.head.Create) {
+		if _, named := content.Users[creator]; named {
+			return errcode.InvalidParam("%s made the room and has more power than any level: users must not name them", creator)
+		}
+	}
+	return nil
 }
 
 // leaves says whether the sender leaves the room, or refuses an invite to it.
