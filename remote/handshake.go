@@ -49,7 +49,7 @@ func (c *Client) SendJoin(ctx context.Context, to id.Server, join *event.PDU, om
 	resp, err := c.send(ctx, to, rq)
 	wrapped := unrecognized(err)
 	if wrapped {
-		// spec: server-server-api#put_matrixfederationv1send_joinroomideventid
+		// The first version of the endpoint, which the specification no longer has.
 		rq.path, rq.query = fedPath("v1/send_join", string(join.Room), string(join.ID)), nil
 		resp, err = c.send(ctx, to, rq)
 	}

@@ -28,7 +28,7 @@ import (
 // world is a network of servers on loopback, with a name service and an
 // authority of its own.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	ca    *x509.Certificate
 	caKey *ecdsa.PrivateKey
 	roots *x509.CertPool
@@ -39,7 +39,7 @@ type world struct {
 	dials   []string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, roots: x509.NewCertPool(), places: map[string]string{}, records: map[string][]*net.SRV{}}
 	w.caKey = newKey(t)
 	template := &x509.Certificate{
@@ -57,7 +57,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -68,8 +68,8 @@ func FuzzXMatrix(f *testing.F) {
 	})
 }
 
-// request makes a request from one server to another as the specification has it.
-func signedRequest(t *testing.T, from *peer, s signed, body string) *http.Request {
+// signedRequest makes a request from one server to another as the specification has it.
+func signedRequest(t testing.TB, from *peer, s signed, body string) *http.Request {
 	t.Helper()
 	if body != "" {
 		s.content = []byte(body)
@@ -166,8 +166,7 @@ func TestOnlyPermittedServersMayAsk(t *testing.T) {
 
 func TestOldKeysDoNotSignRequests(t *testing.T) {
 	w := newWorld(t)
-	var old *peer
-	old = w.client("a.example")
+	old := w.client("a.example")
 	// The server has a new key now, and says since when the old one is out of use.
 	w.peer("a.example", func(o *Options) {
 		o.KeyID = "ed25519:2"
@@ -224,5 +223,18 @@ func TestAServerThatSeemedDownIsUpOnceItAsks(t *testing.T) {
 	}
 	if _, down := b.Down("a.example"); down {
 		t.Error("it still counts as down")
+	}
+}
+
+func BenchmarkAuthenticateRequest(b *testing.B) {
+	w := newWorld(b)
+	from, to := w.peer("a.example"), w.peer("b.example")
+	body := `{"pdus":[` + strings.Repeat(`{"type":"m.room.message","content":{"body":"hello"},"depth":5},`, 49) + `{}]}`
+	r := signedRequest(b, from, signed{method: "PUT", uri: "/_matrix/federation/v1/send/1", origin: "a.example", destination: "b.example"}, body)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := to.AuthenticateRequest(b.Context(), r, []byte(body)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
