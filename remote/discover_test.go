@@ -320,6 +320,15 @@ func TestRefusedAnswersAreNoReasonToLeaveAServerAlone(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeSignedIsNoFaultOfTheReceiver(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.peer("a.example"), w.peer("b.example")
+	_, err := a.SendTransaction(t.Context(), "b.example", "1", []byte(`{"pdus":[}`))
+	if _, down := a.Down("b.example"); err == nil || Unreachable(err) || down || len(b.asked) > 0 {
+		t.Errorf("%v; down %v; asked %v", err, down, b.asked)
+	}
+}
+
 func FuzzWellKnown(f *testing.F) {
 	f.Add([]byte(`{"m.server":"a.example:1"}`))
 	f.Add([]byte(`{"m.server":"[::1]:1","x":[1.5e99]}`))

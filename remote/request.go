@@ -35,6 +35,8 @@ type request struct {
 	open   bool          // not signed: everybody may ask for it
 	insist bool          // also of a server that seems down
 	once   bool          // sending it twice is not the same as sending it once
+
+	header string // Authorization, see sign
 }
 
 const (
@@ -98,6 +100,9 @@ func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Res
 	}
 	if _, down := c.Down(to); down && !rq.insist {
 		return nil, &Error{Server: to, Err: ErrDown}
+	}
+	if err := c.sign(to, rq); err != nil {
+		return nil, fmt.Errorf("sign request to %s: %w", to, err)
 	}
 	resp, err := c.attempt(ctx, to, rq)
 	if err != nil && !rq.once && isBrief(err) && pause(ctx, 250*time.Millisecond) {
@@ -179,18 +184,18 @@ func (c *Client) exchange(ctx context.Context, to id.Server, rq *request) (*http
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.newRequest(ctx, to, dest, rq)
+	r, err := newRequest(ctx, dest, rq)
 	if err != nil {
 		return nil, err
 	}
 	return c.http.DoVia(r, dest.via)
 }
 
-func (c *Client) newRequest(ctx context.Context, to id.Server, dest *destination, rq *request) (*http.Request, error) {
+func newRequest(ctx context.Context, dest *destination, rq *request) (*http.Request, error) {
 	uri := rq.uri()
 	r, err := http.NewRequestWithContext(ctx, rq.method, "https://"+dest.host+uri, nil)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", to, err)
+		return nil, err
 	}
 	if rq.body != nil {
 		r.Body = io.NopCloser(bytes.NewReader(rq.body))
@@ -204,23 +209,28 @@ func (c *Client) newRequest(ctx context.Context, to id.Server, dest *destination
 		r.Header["X-Idempotency-Key"] = []string{}
 	}
 	if !rq.open {
-		header, err := c.authorization(rq.method, r.URL.RequestURI(), to, rq.body)
-		if err != nil {
-			return nil, fmt.Errorf("sign request to %s: %w", to, err)
-		}
-		r.Header.Set("Authorization", header)
+		r.Header.Set("Authorization", rq.header)
 	}
 	return r, nil
 }
 
-// authorization signs a request. spec: server-server-api#request-authentication
-func (c *Client) authorization(method, uri string, to id.Server, body []byte) (string, error) {
-	msg, err := appendSigned(nil, signed{method: method, uri: uri, origin: c.options.Server, destination: to, content: body})
+// sign makes the Authorization header of a request.
+// spec: server-server-api#request-authentication
+func (c *Client) sign(to id.Server, rq *request) error {
+	if rq.open {
+		return nil
+	}
+	u, err := url.ParseRequestURI(rq.uri()) // what the transport will make of it
 	if err != nil {
-		return "", err
+		return err
+	}
+	msg, err := appendSigned(nil, signed{method: rq.method, uri: u.RequestURI(), origin: c.options.Server, destination: to, content: rq.body})
+	if err != nil {
+		return err
 	}
 	sig := signing.EncodeBase64(ed25519.Sign(c.options.Key, msg))
-	return fmt.Sprintf(`X-Matrix origin="%s",destination="%s",key="%s",sig="%s"`, c.options.Server, to, c.options.KeyID, sig), nil
+	rq.header = fmt.Sprintf(`X-Matrix origin="%s",destination="%s",key="%s",sig="%s"`, c.options.Server, to, c.options.KeyID, sig)
+	return nil
 }
 
 // signed is what the signature of a request covers.
