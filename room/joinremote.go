@@ -171,8 +171,8 @@ func parseRefs(v *roomversion.Version, raws []jsontext.Value, most int) (refs []
 		var hashes struct {
 			SHA256 string `json:"sha256"`
 		}
-		pair := []any{&ref.ID, &hashes}
-		if json.Unmarshal(raw, &pair) != nil || len(pair) != 2 {
+		var pair []jsontext.Value
+		if json.Unmarshal(raw, &pair) != nil || len(pair) != 2 || json.Unmarshal(pair[0], &ref.ID) != nil || json.Unmarshal(pair[1], &hashes) != nil {
 			return nil, malformed
 		}
 		hash, err := signing.DecodeBase64(hashes.SHA256)

@@ -136,7 +136,13 @@ func inOrder(list []*event.PDU) []*event.PDU {
 
 // inAuthOrder puts events behind their auth events.
 func inAuthOrder(list []*event.PDU) []*event.PDU {
-	return ordered(list, func(p *event.PDU) []id.Event { return p.AuthEvents })
+	return ordered(list, func(p *event.PDU) []id.Event {
+		if v := p.Version; !v.RoomIDIsCreateEventID || p.Type == event.TypeCreate || len(p.Room) < 2 {
+			return p.AuthEvents
+		}
+		// The room's id names the create event, which is not listed.
+		return append([]id.Event{id.Event("$" + string(p.Room[1:]))}, p.AuthEvents...)
+	})
 }
 
 // ordered sorts events so that each comes after those that it refers to. It leaves
