@@ -43,6 +43,8 @@ func (a *API) roomRoutes() []httpx.Route {
 		httpx.Handle("PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendLeaveV2).WithMaxBody(maxMembership),
 		httpx.Handle("PUT /_matrix/federation/v1/invite/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendInviteV1).WithMaxBody(maxMembership),
 		httpx.Handle("PUT /_matrix/federation/v2/invite/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendInviteV2).WithMaxBody(maxMembership),
+		httpx.Handle("PUT /_matrix/federation/v1/exchange_third_party_invite/{roomId}", httpx.Server, httpx.NoLimit, a.exchangeThirdPartyInvite).WithMaxBody(maxQuestion),
+		httpx.Handle("PUT /_matrix/federation/v1/3pid/onbind", httpx.None, httpx.ThirdPartyValidation, a.onBindThirdPartyIdentifier).WithMaxBody(maxQuestion),
 	}
 }
 
