@@ -37,6 +37,8 @@ type Config struct {
 	IPRangeDeny                  []IPRange   `yaml:"ip_range_blacklist" doc:"Addresses that other servers may not have, nor URLs that they hand over. Default: none for servers; all that are not public for URLs."`
 	IPRangeAllow                 []IPRange   `yaml:"ip_range_whitelist" doc:"Exceptions from it."`
 	FederationIPRangeDeny        []IPRange   `yaml:"federation_ip_range_blacklist" doc:"Addresses that other servers may not have. Default: ip_range_blacklist."`
+	PublicRoomsToServers         bool        `yaml:"allow_public_rooms_over_federation" default:"false" doc:"Show the list of public rooms to other servers, and so to everybody."`
+	ProfilesToServers            bool        `yaml:"allow_profile_lookup_over_federation" default:"true" doc:"Tell other servers the names and pictures of users."`
 
 	_                         struct{}       `section:"Accounts"`
 	EnableRegistration        bool           `yaml:"enable_registration" default:"false" doc:"Let people make accounts by themselves."`
@@ -58,10 +60,6 @@ type Config struct {
 	Presence           Presence      `yaml:"presence" doc:"Who is online."`
 	EnableSearch       bool          `yaml:"enable_search" default:"true" doc:"Let users search for words in unencrypted messages. What was sent while it is off is not found later."`
 	UserDirectory      UserDirectory `yaml:"user_directory" doc:"The search for people."`
-
-	_                    struct{} `section:"Other servers"`
-	PublicRoomsToServers bool     `yaml:"allow_public_rooms_over_federation" default:"false" doc:"Show the list of public rooms to other servers, and so to everybody."`
-	ProfilesToServers    bool     `yaml:"allow_profile_lookup_over_federation" default:"true" doc:"Tell other servers the names and pictures of users."`
 
 	_              struct{} `section:"Media"`
 	MediaStorePath string   `yaml:"media_store_path" doc:"The folder of uploaded files. Default: media in hearth.data_dir."`
