@@ -200,7 +200,7 @@ func TestOmittingMembers(t *testing.T) {
 	if !welcome.MembersOmitted || !slices.Equal(welcome.Servers, []id.Server{storetest.Server, elsewhere}) {
 		t.Errorf("omitted %t, servers %v", welcome.MembersOmitted, welcome.Servers)
 	}
-	want := []string{"m.room.create|", "m.room.guest_access|", "m.room.history_visibility|", "m.room.join_rules|", "m.room.member|" + string(alice), "m.room.member|" + string(remoteCharlie), "m.room.member|@u0:elsewhere.example", "m.room.member|@u1:elsewhere.example", "m.room.member|@u2:elsewhere.example", "m.room.power_levels|"}
+	want := []string{"m.room.create|", "m.room.history_visibility|", "m.room.join_rules|", "m.room.member|" + string(alice), "m.room.member|" + string(remoteCharlie), "m.room.member|@u0:elsewhere.example", "m.room.member|@u1:elsewhere.example", "m.room.member|@u2:elsewhere.example", "m.room.power_levels|"}
 	slices.Sort(want)
 	if got := keys(welcome.State); !slices.Equal(got, want) {
 		t.Errorf("a room without a name is told as %v, want %v", got, want)

@@ -277,11 +277,15 @@ func (e *Engine) adopt(ctx context.Context, v *roomversion.Version, room id.Room
 	}
 	err := e.store.Update(ctx, func(tx *store.Tx) error {
 		row, ok, err := tx.Rooms.Get(room)
-		if err != nil || ok {
-			if ok && row.Version != v.ID {
-				return errcode.New(502, "M_UNKNOWN", "the room has version %s, not %s", row.Version, v.ID)
-			}
+		switch {
+		case err != nil || ok && row.Version == v.ID:
 			return err
+		case ok && row.StateVersion == 0:
+			// Somebody's invite named another version: that must not keep everybody out.
+			tx.AfterCommit(func() { e.rooms.Invalidate(room) })
+			return tx.Rooms.Restart(row.NID, v.ID)
+		case ok:
+			return errcode.New(502, "M_UNKNOWN", "the room has version %s, not %s", row.Version, v.ID)
 		}
 		_, err = tx.Rooms.Insert(room, told.create.Sender, v.ID)
 		return err

@@ -42,6 +42,7 @@ const (
 	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4,
 		last_position = CASE WHEN last_position > $5 THEN last_position ELSE $5 END,
 		joined_members = $6, invited_members = $7 WHERE room_nid = $1 AND head = $2`
+	setVersion  = `UPDATE rooms SET room_version = $2 WHERE room_nid = $1 AND state_version = 0`
 	countPublic = `SELECT COUNT(*) FROM rooms WHERE is_public = 1 AND joined_members > 0`
 	publicDown  = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
 		AND (joined_members < $1 OR joined_members = $1 AND room_nid > $2) ORDER BY joined_members DESC, room_nid LIMIT $3`
@@ -95,6 +96,22 @@ func (t Rooms) List(after RoomNID, limit int) ([]Room, error) {
 func (t Rooms) Insert(room id.Room, creator id.User, version string) (RoomNID, error) {
 	nid, _, err := one(t.tx, value[int64], insertRoom, string(room), string(creator), version)
 	return nid, err
+}
+
+// Restart gives a room another version that nobody here was ever in, and forgets what
+// was told of it: invites in the name of the wrong version.
+func (t Rooms) Restart(nid RoomNID, version string) error {
+	n, err := t.tx.exec(setVersion, nid, version)
+	if err == nil && n == 0 {
+		err = errors.New("a room with a state keeps its version")
+	}
+	for _, table := range []string{"events", "auth_graph", "room_members", "stripped_states"} {
+		if err != nil {
+			return err
+		}
+		_, err = t.tx.exec(`DELETE FROM `+table+` WHERE room_nid = $1`, nid)
+	}
+	return err
 }
 
 // Advance moves a room's head on from r.Head to what r says otherwise, or

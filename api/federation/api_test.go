@@ -237,6 +237,32 @@ func TestAnInviteOverTheNetwork(t *testing.T) {
 	}
 }
 
+// Whoever knows a room's id could otherwise keep a whole server out of it.
+func TestAnInviteOfAnotherVersionKeepsNobodyOut(t *testing.T) {
+	for invited, version := range map[string]string{"1": "11", "6": "10", "11": "1"} {
+		p := newPair(t)
+		name := p.createRoom(object{"preset": "public_chat", "room_version": version})
+		v, _ := roomversion.Get(invited)
+		key := p.bob.User
+		proto := event.Proto{Room: name, Type: event.TypeMember, StateKey: &key, Sender: id.User(p.alice.User),
+			Content: jsontext.Value(`{"membership":"invite"}`), OriginServerTS: 1, Depth: 1, PrevEvents: []event.Ref{{ID: "$p:x"}}}
+		if v.EventID == roomversion.EventIDField {
+			proto.EventID = id.Event("$invite:" + string(p.here.Name()))
+		}
+		pdu := p.build(p.here, v, proto)
+		status, answer := p.away.AskJSON(p.here, "PUT", "/_matrix/federation/v2/invite/"+escaped(name)+"/"+escaped(pdu.ID),
+			object{"room_version": invited, "event": jsontext.Value(pdu.JSON), "invite_room_state": []any{}})
+		if status != 200 {
+			t.Fatalf("%d %v", status, answer)
+		}
+		p.bobJoins(name)
+		sync := p.bob.MustDo("GET", "/_matrix/client/v3/sync", nil)
+		if sync["rooms"].(object)["join"].(object)[string(name)] == nil {
+			t.Errorf("%s: %v", version, sync["rooms"])
+		}
+	}
+}
+
 func transaction(from *server.Server, pdus ...[]byte) object {
 	list := make([]any, len(pdus))
 	for i, pdu := range pdus {
