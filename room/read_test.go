@@ -234,7 +234,7 @@ func TestPagesMeetWithoutGapOrOverlap(t *testing.T) {
 		if !back {
 			slices.Reverse(all)
 		}
-		want := "g, f, e, d, c, b, a, m.room.history_visibility, m.room.guest_access"
+		want := "g, f, e, d, c, b, a, m.room.history_visibility, m.room.join_rules"
 		if got := names(all); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "m.room.create") {
 			t.Errorf("back %v: %s", back, got)
 		}
