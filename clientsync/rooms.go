@@ -407,7 +407,8 @@ func (y *response) count(key string, c Count) {
 // ephemeral writes receipts and who is typing.
 func (y *response) ephemeral(tx *store.Tx, j *job, whole bool) (news bool, err error) {
 	start, own := len(y.w.b), false
-	err = y.w.events("ephemeral", false, func() error {
+	// A room told as a whole always has it: some clients and tests look into it unasked.
+	err = y.w.events("ephemeral", whole, func() error {
 		if own, err = y.receipts(tx, j, whole); err != nil {
 			return fmt.Errorf("receipts: %w", err)
 		}

@@ -257,9 +257,13 @@ func (w *writing) levelsContent(c Creation) (any, error) {
 			}
 		}
 	}
+	invite := 0
+	if c.Preset == "public_chat" {
+		invite = 50 // whoever likes may join; to invite is for moderators, as elsewhere
+	}
 	content := object{
 		"users": users, "users_default": 0, "events_default": 0, "state_default": 50,
-		"ban": 50, "kick": 50, "redact": 50, "invite": 0, "historical": 100,
+		"ban": 50, "kick": 50, "redact": 50, "invite": invite, "historical": 100,
 		"events": object{
 			event.TypeName: 50, event.TypeAvatar: 50, event.TypeCanonicalAlias: 50,
 			event.TypePowerLevels: 100, event.TypeHistoryVisibility: 100, event.TypeEncryption: 100,

@@ -191,13 +191,14 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	}
 	ctx, cancel := context.WithTimeout(ctx, gatherTime)
 	defer cancel()
-	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
-		return err
-	}
+	// First what is before it: its auth events are mostly among that.
 	if before {
 		if err := e.gatherBefore(ctx, origin, v, p); err != nil {
 			return err
 		}
+	}
+	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
+		return err
 	}
 	_, err = e.arrive(ctx, origin, v, p, false)
 	return err

@@ -55,9 +55,10 @@ func (s *servers) with(joins map[store.ServerNID]int64) *servers {
 }
 
 // destinations is the set of servers that are told of what happens: all but this
-// one, and the one that knows already. 0: nobody.
-func (s *servers) destinations(tx *store.Tx, self, origin id.Server) (int64, error) {
-	if set := s.others.Load(); set != 0 && origin == "" {
+// one, and the one that knows already; outsiders are told as well. 0: nobody.
+func (s *servers) destinations(tx *store.Tx, self, origin id.Server, outsiders ...store.ServerNID) (int64, error) {
+	usual := origin == "" && len(outsiders) == 0
+	if set := s.others.Load(); set != 0 && usual {
 		return max(set, 0), nil
 	}
 	without := make([]store.ServerNID, 0, 2)
@@ -79,14 +80,19 @@ func (s *servers) destinations(tx *store.Tx, self, origin id.Server) (int64, err
 			others = append(others, c.Server)
 		}
 	}
+	for _, nid := range outsiders {
+		if i, found := slices.BinarySearch(others, nid); !found && !slices.Contains(without, nid) {
+			others = slices.Insert(others, i, nid)
+		}
+	}
 	if len(others) == 0 {
-		if origin == "" {
+		if usual {
 			s.others.Store(nobody)
 		}
 		return 0, nil
 	}
 	set, err := tx.Outgoing.Set(others)
-	if err == nil && origin == "" {
+	if err == nil && usual {
 		tx.AfterCommit(func() { s.others.Store(set) })
 	}
 	return set, err

@@ -478,12 +478,23 @@ func (w *writing) commitAuth(tx *store.Tx, en *entry, row store.Event) error {
 	})
 }
 
+// outsiders are the servers of users whose invite or knock the event ends: these need
+// not be in the room.
+func (en *entry) outsiders() (list []store.ServerNID) {
+	for _, c := range en.changes {
+		if m := c.member; m != nil && !m.local && m.after != store.Join && (m.before == store.Invite || m.before == store.Knock) {
+			list = append(list, m.server)
+		}
+	}
+	return list
+}
+
 // forward queues an event for the other servers in the room.
 func (w *writing) forward(tx *store.Tx, en *entry, row store.Event) error {
 	if !en.forward {
 		return nil
 	}
-	set, err := w.base.servers.destinations(tx, w.engine.options.Server, en.origin)
+	set, err := w.base.servers.destinations(tx, w.engine.options.Server, en.origin, en.outsiders()...)
 	if err != nil || set == 0 {
 		return err
 	}
