@@ -1,0 +1,129 @@
+package ephemeral_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hearth/ephemeral"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+const dora = id.User("@dora:hs1.example")
+
+// meet makes a user of another server a member of a room.
+func (w *world) meet(r id.Room, u id.User) {
+	w.t.Helper()
+	w.must(w.store.Update(w.t.Context(), func(tx *store.Tx) error {
+		room, _, err := tx.Rooms.Find(r)
+		if err != nil {
+			return err
+		}
+		nid, err := tx.IDs.User(u)
+		if err != nil {
+			return err
+		}
+		return tx.Members.Set(store.Member{Room: room, User: nid, Membership: store.Join, Event: 1, Position: tx.NextPosition()})
+	}))
+}
+
+func TestOtherServersHearOfLocalTyping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r := w.share(alice)
+		w.meet(r, dora)
+		typing := ephemeral.NewTyping(w.store, w.hub)
+		var told []string
+		typing.Changed = func(room store.RoomNID, user id.User, is bool) { told = append(told, fmt.Sprint(string(user)+" ", is)) }
+		expect := func(what string, want ...string) {
+			t.Helper()
+			synctest.Wait()
+			if !slices.Equal(told, want) {
+				t.Errorf("%s: told %v, want %v", what, told, want)
+			}
+			told = nil
+		}
+		w.must(typing.Set(t.Context(), alice, r, true, 0))
+		expect("begins", "@alice:localhost true")
+		time.Sleep(20 * time.Second)
+		w.must(typing.Set(t.Context(), alice, r, true, 0))
+		expect("goes on")
+		time.Sleep(20 * time.Second)
+		w.must(typing.Set(t.Context(), alice, r, true, 0))
+		expect("goes on for long", "@alice:localhost true")
+		time.Sleep(time.Minute)
+		expect("stops by itself", "@alice:localhost false")
+		w.must(typing.Set(t.Context(), alice, r, false, 0))
+		expect("does not type")
+		w.must(typing.Receive(t.Context(), dora, r, true))
+		if users, _ := typing.In(w.roomNID(r)); !slices.Equal(users, []id.User{dora}) {
+			t.Errorf("%v type", users)
+		}
+		time.Sleep(2 * time.Minute)
+		expect("a user of another server")
+		if users, _ := typing.In(w.roomNID(r)); len(users) != 0 {
+			t.Errorf("%v type, though nothing was heard again", users)
+		}
+	})
+}
+
+func TestOtherServersHearOfPublicReceipts(t *testing.T) {
+	w := newWorld(t)
+	r := w.share(alice, bob)
+	e := w.say(r, alice, "", "")
+	receipts := ephemeral.NewReceipts(w.store)
+	var told []string
+	receipts.Changed = func(room store.RoomNID, user id.User, x ephemeral.Receipt, ts int64) {
+		told = append(told, fmt.Sprint(string(user)+" "+x.Type+" "+x.Thread+" ", ts > 0))
+	}
+	for range 2 { // the second moves nothing
+		w.must(receipts.Send(t.Context(), bob, r, ephemeral.Receipt{Type: ephemeral.Read, Event: e, Thread: "main"},
+			ephemeral.Receipt{Type: ephemeral.ReadPrivate, Event: e}, ephemeral.Receipt{Type: ephemeral.FullyRead, Event: e}))
+	}
+	if want := []string{"@bob:localhost m.read main true"}; fmt.Sprint(told) != fmt.Sprint(want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+func TestPresenceOfOtherServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r := w.share(alice)
+		w.meet(r, dora)
+		p := ephemeral.NewPresence(w.store, w.hub, true)
+		told := 0
+		p.Changed = func(user id.User, _ store.UserNID, s ephemeral.Status) {
+			if user != alice || s.Presence == "" {
+				t.Errorf("told of %s: %v", user, s)
+			}
+			told++
+		}
+		w.must(p.Receive(t.Context(), dora, ephemeral.Online, "hi", 10*time.Second, true))
+		if got := w.status(p, alice, dora); got != `{"presence":"online","last_active_ago":10000,"currently_active":true,"status_msg":"hi"}` {
+			t.Errorf("dora is %s", got)
+		}
+		time.Sleep(29 * time.Minute)
+		if got := w.status(p, alice, dora); got != `{"presence":"online","last_active_ago":1750000,"currently_active":true,"status_msg":"hi"}` {
+			t.Errorf("then dora is %s", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := w.status(p, alice, dora); got != `{"presence":"offline","last_active_ago":1870000,"status_msg":"hi"}` {
+			t.Errorf("when nothing is heard of her, dora is %s", got)
+		}
+		w.must(p.Receive(t.Context(), "@stranger:hs1.example", ephemeral.Online, "", 0, true))
+		if told != 0 {
+			t.Error("other servers are told of their own users")
+		}
+
+		// While alice is online and does something, others hear of it now and then.
+		for range 121 {
+			w.syncs(p, alice, "A", ephemeral.Online, 30*time.Second)
+		}
+		if told < 4 || told > 6 {
+			t.Errorf("told %d times in an hour", told)
+		}
+	})
+}
