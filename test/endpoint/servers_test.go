@@ -1,0 +1,140 @@
+package endpoint
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/id"
+	"hearth/matrix/signing"
+	"hearth/room"
+	"hearth/test/server"
+)
+
+// watcher follows what a client's syncs bring.
+type watcher struct {
+	t     *testing.T
+	c     *server.Client
+	since string
+}
+
+func watch(t *testing.T, c *server.Client) *watcher {
+	w := &watcher{t: t, c: c}
+	w.since = c.MustDo("GET", "/_matrix/client/v3/sync?timeout=0", nil)["next_batch"].(string)
+	return w
+}
+
+// until syncs until what it brings holds all of some texts, and returns that sync.
+func (w *watcher) until(what string, texts ...string) string {
+	w.t.Helper()
+	for range 30 {
+		answer := w.c.MustDo("GET", "/_matrix/client/v3/sync?timeout=5000&since="+url.QueryEscape(w.since), nil)
+		w.since = answer["next_batch"].(string)
+		raw, err := json.Marshal(answer, json.Deterministic(true))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		found := true
+		for _, text := range texts {
+			found = found && strings.Contains(string(raw), text)
+		}
+		if found {
+			return string(raw)
+		}
+	}
+	w.t.Fatalf("%s does not arrive at %s", what, w.c.User)
+	return ""
+}
+
+// TestTwoServersTellEachOther is what users of two servers see of each other beside
+// the history of their room.
+func TestTwoServersTellEachOther(t *testing.T) {
+	n := server.NewNetwork(t)
+	here, away := n.Start(), n.Start()
+	alice, bob := here.Register("alice"), away.Register("bob")
+	name := alice.MustDo("POST", "/_matrix/client/v3/createRoom", object{"preset": "public_chat"})["room_id"].(string)
+	if err := away.Rooms.Join(t.Context(), room.Change{Room: id.Room(name), Sender: id.User(bob.User), Via: []id.Server{here.Name()}}); err != nil {
+		t.Fatal(err)
+	}
+	a, b := watch(t, alice), watch(t, bob)
+	inRoom := "/_matrix/client/v3/rooms/" + url.PathEscape(name)
+
+	event := alice.MustDo("PUT", inRoom+"/send/m.room.message/1", object{"msgtype": "m.text", "body": "from alice"})["event_id"].(string)
+	b.until("alice's message", "from alice")
+	bob.MustDo("PUT", inRoom+"/send/m.room.message/2", object{"msgtype": "m.text", "body": "from bob"})
+	a.until("bob's message", "from bob")
+
+	alice.MustDo("PUT", inRoom+"/typing/"+url.PathEscape(alice.User), object{"typing": true, "timeout": 30000})
+	b.until("alice's typing", `"m.typing"`, `"user_ids":["`+alice.User+`"]`)
+	bob.MustDo("POST", inRoom+"/receipt/m.read/"+url.PathEscape(event), object{"thread_id": "main"})
+	a.until("bob's receipt", `"m.receipt"`, event, bob.User, `"thread_id":"main"`)
+	alice.MustDo("PUT", "/_matrix/client/v3/presence/"+url.PathEscape(alice.User)+"/status", object{"presence": "online", "status_msg": "here"})
+	b.until("alice's presence", `"m.presence"`, `"status_msg":"here"`)
+
+	bob.MustDo("PUT", "/_matrix/client/v3/sendToDevice/m.x/1", object{"messages": object{alice.User: object{"*": object{"n": 1}}}})
+	a.until("bob's message to her device", `"to_device":{"events":[{"content":{"n":1},"sender":"`+bob.User+`","type":"m.x"}]}`)
+}
+
+// identity is device keys made from a seed, and their public key.
+func identity(t *testing.T, c *server.Client, seed string) (keys jsontext.Value, public string) {
+	t.Helper()
+	k := ed25519.NewKeyFromSeed([]byte(strings.Repeat(seed, ed25519.SeedSize)))
+	public = signing.EncodeBase64(k.Public().(ed25519.PublicKey))
+	object := fmt.Sprintf(`{"user_id":%q,"device_id":%q,"algorithms":["x"],"keys":{"ed25519:%s":%q}}`, c.User, c.Device, c.Device, public)
+	keys, err := signing.Sign([]byte(object), id.User(c.User), id.Key("ed25519:"+c.Device), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys, public
+}
+
+// TestKeysOfUsersOfAnotherServer: who shares a room sees them, and their changes.
+func TestKeysOfUsersOfAnotherServer(t *testing.T) {
+	n := server.NewNetwork(t)
+	here, away := n.Start(), n.Start()
+	alice, bob := here.Register("alice"), away.Register("bob")
+	name := alice.MustDo("POST", "/_matrix/client/v3/createRoom", object{"preset": "public_chat"})["room_id"].(string)
+	join := func() {
+		if err := away.Rooms.Join(t.Context(), room.Change{Room: id.Room(name), Sender: id.User(bob.User), Via: []id.Server{here.Name()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	upload := func(c *server.Client, seed string) (public string) {
+		keys, public := identity(t, c, seed)
+		c.MustDo("POST", "/_matrix/client/v3/keys/upload", object{"device_keys": keys, "one_time_keys": object{"x:" + seed: "one-time"}})
+		return public
+	}
+	query := func(c, of *server.Client) string {
+		answer := c.MustDo("POST", "/_matrix/client/v3/keys/query", object{"device_keys": object{string(of.User): []string{}}})
+		raw, err := json.Marshal(answer, json.Deterministic(true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	public := upload(bob, "1")
+	join()
+	a := watch(t, alice)
+	a.until("bob, who is new", `"changed":["`+bob.User+`"]`)
+	if got := query(alice, bob); !strings.Contains(got, public) || !strings.Contains(got, `"failures":{}`) {
+		t.Errorf("bob's keys are %s", got)
+	}
+	for mark := range strings.SplitSeq("2 3", " ") {
+		public = upload(bob, mark)
+		a.until("bob's new keys", `"changed":["`+bob.User+`"]`)
+		if got := query(alice, bob); !strings.Contains(got, public) {
+			t.Errorf("bob's keys are %s", got)
+		}
+	}
+	claimed := alice.MustDo("POST", "/_matrix/client/v3/keys/claim", object{"one_time_keys": object{bob.User: object{bob.Device: "x"}}})
+	if raw, _ := json.Marshal(claimed); !strings.Contains(string(raw), "one-time") {
+		t.Errorf("claimed %s", raw)
+	}
+	bob.MustDo("POST", "/_matrix/client/v3/rooms/"+url.PathEscape(name)+"/leave", object{})
+	a.until("bob, who is gone", `"left":["`+bob.User+`"]`)
+}
