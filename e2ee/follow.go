@@ -3,6 +3,7 @@ package e2ee
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"hearth/matrix/canonical"
 	"hearth/matrix/event"
@@ -59,38 +60,74 @@ func (s *Service) begin(ctx context.Context, now int64) (at int64, err error) {
 	return at, err
 }
 
+// consequences is what follows from memberships that changed.
+type consequences struct {
+	forget    []store.UserNID // of other servers
+	introduce []introduction
+}
+
+// introduction is that a local user shares a room with servers since he joined one.
+type introduction struct {
+	user store.UserNID
+	name id.User
+	to   []store.ServerNID
+}
+
 // step looks at the next membership events up to a position.
 func (s *Service) step(ctx context.Context, at, saved, position int64) (next, nextSaved int64, err error) {
-	var events []store.Event
+	var c consequences
+	some := false
 	next = position
+	// Who shares rooms with whom can take long to find out, so not while writing.
 	err = s.store.View(ctx, func(tx *store.Tx) error {
 		member, ok, err := tx.IDs.FindType(event.TypeMember)
 		if err != nil || !ok {
 			return err
 		}
-		if events, err = tx.Events.OfTypesAfter(at, position, []store.TypeNID{member}, followBatch); err != nil {
+		events, err := tx.Events.OfTypesAfter(at, position, []store.TypeNID{member}, followBatch)
+		if err != nil {
 			return err
 		}
 		if len(events) == followBatch {
 			next = events[followBatch-1].Position
 		}
+		some = len(events) > 0
+		for _, e := range events {
+			if err := s.moved(tx, &c, e); err != nil {
+				return fmt.Errorf("event %s: %w", e.ID, err)
+			}
+		}
 		return nil
 	})
-	if err != nil || len(events) == 0 && next < saved+saveEvery {
+	if err != nil || !some && next < saved+saveEvery {
 		return next, saved, err
 	}
+	for forgotten := range slices.Chunk(c.forget, followBatch) {
+		err := s.store.Update(ctx, func(tx *store.Tx) error {
+			for _, user := range forgotten {
+				if err := forgetList(tx, user); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return at, saved, err
+		}
+	}
 	return next, next, s.store.Update(ctx, func(tx *store.Tx) error {
-		for _, e := range events {
-			if err := s.moved(tx, e); err != nil {
-				return fmt.Errorf("event %s: %w", e.ID, err)
+		for _, i := range c.introduce {
+			if err := i.send(tx); err != nil {
+				return fmt.Errorf("tell new servers of %s: %w", i.name, err)
 			}
 		}
 		return tx.Followers.SetPosition(follower, next)
 	})
 }
 
-// moved is called for each membership event.
-func (s *Service) moved(tx *store.Tx, e store.Event) error {
+// moved works out what follows from a membership event. Keys may be forgotten
+// once too often: they are asked for again.
+func (s *Service) moved(tx *store.Tx, c *consequences, e store.Event) error {
 	user, ok := store.IsMemberKey(e.Key)
 	if !ok || !e.IsState {
 		return nil
@@ -106,17 +143,17 @@ func (s *Service) moved(tx *store.Tx, e store.Event) error {
 			return err // joined before: only a new name, say
 		}
 		if s.isLocal(name) {
-			return introduce(tx, user, name, e.Room)
+			return c.joined(tx, user, name, e.Room)
 		}
-		return s.forgetUnless(tx, user, e.Room) // what happened before was not told
+		return c.forgetUnless(tx, user, e.Room) // what happened before was not told
 	}
 	if !s.isLocal(name) {
-		return s.forgetUnless(tx, user, 0)
+		return c.forgetUnless(tx, user, 0)
 	}
 	users, err := tx.RemoteLists.InRoom(e.Room)
 	for _, u := range users {
 		if err == nil {
-			err = s.forgetUnless(tx, u, 0)
+			err = c.forgetUnless(tx, u, 0)
 		}
 	}
 	return err
@@ -124,42 +161,46 @@ func (s *Service) moved(tx *store.Tx, e store.Event) error {
 
 // forgetUnless forgets the keys of a user of another server unless somebody here
 // shares a room with him, other than one.
-func (s *Service) forgetUnless(tx *store.Tx, user store.UserNID, otherThan store.RoomNID) error {
+func (c *consequences) forgetUnless(tx *store.Tx, user store.UserNID, otherThan store.RoomNID) error {
 	shares, err := tx.RemoteLists.Shares(user, otherThan)
-	if err != nil || shares {
-		return err
+	if err == nil && !shares {
+		c.forget = append(c.forget, user)
 	}
-	return forgetList(tx, user)
+	return err
+}
+
+// joined notes the servers that share a room with a local user since he joined one.
+func (c *consequences) joined(tx *store.Tx, user store.UserNID, name id.User, room store.RoomNID) error {
+	to, err := tx.RemoteLists.NewServers(user, room)
+	if err == nil && len(to) > 0 {
+		to, err = without(tx, to, name.Server())
+	}
+	if err == nil && len(to) > 0 {
+		c.introduce = append(c.introduce, introduction{user, name, to})
+	}
+	return err
 }
 
 // maxIntroduced bounds the devices of which new servers are told.
 const maxIntroduced = 50
 
-// introduce tells servers of a local user's devices that share a room with him
-// since he joined this one. These updates refer to none before: they make a
-// server without the whole list ask for it.
-func introduce(tx *store.Tx, user store.UserNID, name id.User, room store.RoomNID) error {
-	to, err := tx.RemoteLists.NewServers(user, room)
-	if err != nil || len(to) == 0 {
-		return err
-	}
-	if to, err = without(tx, to, name.Server()); err != nil || len(to) == 0 {
-		return err
-	}
-	keys, err := tx.DeviceKeys.List(user)
+// send tells servers of a user's devices. These updates refer to none before:
+// they make a server without the whole list ask for it.
+func (i introduction) send(tx *store.Tx) error {
+	keys, err := tx.DeviceKeys.List(i.user)
 	if err != nil {
 		return err
 	}
-	last, err := tx.RemoteLists.Update(user)
+	last, err := tx.RemoteLists.Update(i.user)
 	if err != nil {
 		return err
 	}
 	for _, k := range keys[:min(len(keys), maxIntroduced)] {
-		u := DeviceListUpdate{User: name, Device: k.Device, StreamID: last, PrevID: []int64{}}
-		if err := u.describe(tx, user); err != nil {
+		u := DeviceListUpdate{User: i.name, Device: k.Device, StreamID: last, PrevID: []int64{}}
+		if err := u.describe(tx, i.user); err != nil {
 			return err
 		}
-		if err := queueEDU(tx, tx.NextPosition(), to, typeDeviceListUpdate, u); err != nil {
+		if err := queueEDU(tx, tx.NextPosition(), i.to, typeDeviceListUpdate, u); err != nil {
 			return err
 		}
 	}

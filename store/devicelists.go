@@ -15,8 +15,8 @@ const (
 			WHERE a.user_nid = $1 AND a.is_local = 1 AND a.membership = 1 AND b.user_nid = c.user_nid AND b.membership = 1))
 		UNION SELECT target_nid FROM user_signature_changes WHERE signer_nid = $1 AND position > $2 ORDER BY 1`
 	devicesChanged = `SELECT user_nid, device_id, position FROM device_list_changes WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3`
-	observers      = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.is_local = 1 AND o.membership = 1 AND EXISTS (
-			SELECT 1 FROM room_members m WHERE m.room_nid = o.room_nid AND m.user_nid = $1 AND m.membership = 1) ORDER BY o.user_nid`
+	observers      = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.is_local = 1 AND o.membership = 1 AND o.room_nid IN (
+			SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 0) ORDER BY o.user_nid`
 	membersChanged = `SELECT DISTINCT skey FROM events WHERE room_nid = $1 AND position > $2 AND position IS NOT NULL
 		AND skey IS NOT NULL AND skey % 2 = 1 ORDER BY skey`
 	joinedMembers = `SELECT user_nid, position FROM room_members WHERE room_nid = $1 AND membership = 1 ORDER BY user_nid`
@@ -59,7 +59,7 @@ func (t DeviceLists) Devices(after, upTo int64, limit int) ([]DeviceListChange, 
 	}, devicesChanged, after, upTo, limit)
 }
 
-// Observers lists the local users who share a room with a user of any server.
+// Observers lists the local users who share a room with a user of another server.
 func (t DeviceLists) Observers(user UserNID) ([]UserNID, error) {
 	return list(t.tx, value[int64], observers, user)
 }

@@ -22,9 +22,11 @@ const (
 		ON CONFLICT (user_nid) DO UPDATE SET stream_id = excluded.stream_id, stale = excluded.stale, failures = excluded.failures,
 		retry_after_ts = excluded.retry_after_ts`
 	deleteRemoteList = `DELETE FROM remote_device_lists WHERE user_nid = $1`
-	remoteListsIn    = `SELECT l.user_nid FROM remote_device_lists l JOIN room_members m ON m.user_nid = l.user_nid WHERE m.room_nid = $1 ORDER BY l.user_nid`
-	sharesAnyRoom    = `SELECT 1 FROM room_members m JOIN room_members o ON o.room_nid = m.room_nid
-		WHERE m.user_nid = $1 AND m.membership = 1 AND o.membership = 1 AND o.is_local = 1 AND m.room_nid <> $2 LIMIT 1`
+	remoteListsIn    = `SELECT m.user_nid FROM room_members m WHERE m.room_nid = $1 AND m.is_local = 0
+		AND EXISTS (SELECT 1 FROM remote_device_lists l WHERE l.user_nid = m.user_nid) ORDER BY m.user_nid`
+	// The condition is_local = 0 is for the index room_members_elsewhere.
+	sharesAnyRoom = `SELECT 1 FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 0 AND m.room_nid <> $2
+		AND EXISTS (SELECT 1 FROM room_members o WHERE o.room_nid = m.room_nid AND o.membership = 1 AND o.is_local = 1) LIMIT 1`
 	newServers = `SELECT r.server_nid FROM room_servers r WHERE r.room_nid = $2 AND NOT EXISTS (
 			SELECT 1 FROM room_members m JOIN room_servers s ON s.room_nid = m.room_nid AND s.server_nid = r.server_nid
 			WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1 AND m.room_nid <> $2) ORDER BY r.server_nid`
@@ -68,8 +70,8 @@ func (t RemoteLists) InRoom(room RoomNID) ([]UserNID, error) {
 	return list(t.tx, value[int64], remoteListsIn, room)
 }
 
-// Shares says whether a user shares a room with any local user; one room may be
-// left out of account, or 0.
+// Shares says whether a user of another server shares a room with any local user;
+// one room may be left out of account, or 0.
 func (t RemoteLists) Shares(user UserNID, without RoomNID) (bool, error) {
 	_, ok, err := one(t.tx, value[int64], sharesAnyRoom, user, without)
 	return ok, err
