@@ -53,8 +53,10 @@ const (
 		FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid WHERE m.room_nid = $1 AND u.server_nid = $2 ORDER BY m.user_nid`
 	serverInvited = `SELECT 1 FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid
 		WHERE m.room_nid = $1 AND m.membership = 2 AND u.server_nid = $2 LIMIT 1`
-	localJoined  = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND membership = 1 AND is_local = 1 ORDER BY user_nid`
-	localOfRoom  = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 AND is_local = 1 ORDER BY user_nid`
+	localJoined = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND membership = 1 AND is_local = 1 ORDER BY user_nid`
+	localOfRoom = `SELECT ` + memberColumns + ` FROM room_members
+		INDEXED BY room_members_local -- only: sqlite
+		WHERE room_nid = $1 AND is_local = 1 ORDER BY user_nid`
 	sharingLocal = `SELECT DISTINCT o.user_nid FROM room_members o WHERE o.membership = 1 AND o.is_local = 1 AND o.room_nid IN
 		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1) ORDER BY o.user_nid`
 	sharedRooms = `SELECT a.room_nid FROM room_members a JOIN room_members b ON a.room_nid = b.room_nid
