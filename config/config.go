@@ -29,16 +29,17 @@ type Config struct {
 	Database             Database                 `yaml:"database" doc:"Where data is kept. Default: SQLite, homeserver.db in hearth.data_dir."`
 	AppServiceFiles      []string                 `yaml:"app_service_config_files" doc:"Registration files of bridges and other application services."`
 
-	_                            struct{}    `section:"Federation"`
-	FederationDomainWhitelist    []id.Server `yaml:"federation_domain_whitelist" doc:"The only servers to federate with; an empty list: none. Default: all."`
-	FederationVerifyCertificates bool        `yaml:"federation_verify_certificates" default:"true" doc:"Must stay on: without it anybody on the way could read and change what servers say to each other."`
-	FederationMinimumTLS         string      `yaml:"federation_client_minimum_tls_version" default:"1.2" allowed:"1 1.0 1.1 1.2 1.3" doc:"The oldest TLS version that is spoken to other servers."`
-	FederationCAs                []string    `yaml:"federation_custom_ca_list" doc:"PEM files of authorities whose certificates are trusted beside those of the system."`
-	IPRangeDeny                  []IPRange   `yaml:"ip_range_blacklist" doc:"Addresses that other servers may not have, nor URLs that they hand over. Default: none for servers; all that are not public for URLs."`
-	IPRangeAllow                 []IPRange   `yaml:"ip_range_whitelist" doc:"Exceptions from it."`
-	FederationIPRangeDeny        []IPRange   `yaml:"federation_ip_range_blacklist" doc:"Addresses that other servers may not have. Default: ip_range_blacklist."`
-	PublicRoomsToServers         bool        `yaml:"allow_public_rooms_over_federation" default:"false" doc:"Show the list of public rooms to other servers, and so to everybody."`
-	ProfilesToServers            bool        `yaml:"allow_profile_lookup_over_federation" default:"true" doc:"Tell other servers the names and pictures of users."`
+	_                            struct{}         `section:"Federation"`
+	FederationDomainWhitelist    []id.Server      `yaml:"federation_domain_whitelist" doc:"The only servers to federate with; an empty list: none. Default: all."`
+	FederationVerifyCertificates bool             `yaml:"federation_verify_certificates" default:"true" doc:"Must stay on: without it anybody on the way could read and change what servers say to each other."`
+	FederationMinimumTLS         string           `yaml:"federation_client_minimum_tls_version" default:"1.2" allowed:"1 1.0 1.1 1.2 1.3" doc:"The oldest TLS version that is spoken to other servers."`
+	FederationCAs                []string         `yaml:"federation_custom_ca_list" doc:"PEM files of authorities whose certificates are trusted beside those of the system."`
+	IPRangeDeny                  []IPRange        `yaml:"ip_range_blacklist" doc:"Addresses that other servers may not have, nor URLs that they hand over. Default: none for servers; all that are not public for URLs."`
+	IPRangeAllow                 []IPRange        `yaml:"ip_range_whitelist" doc:"Exceptions from it."`
+	FederationIPRangeDeny        []IPRange        `yaml:"federation_ip_range_blacklist" doc:"Addresses that other servers may not have. Default: ip_range_blacklist."`
+	PublicRoomsToServers         bool             `yaml:"allow_public_rooms_over_federation" default:"false" doc:"Show the list of public rooms to other servers, and so to everybody."`
+	LimitRemoteRooms             LimitRemoteRooms `yaml:"limit_remote_rooms" doc:"Keep users out of rooms of other servers that are too large for this one."`
+	ProfilesToServers            bool             `yaml:"allow_profile_lookup_over_federation" default:"true" doc:"Tell other servers the names and pictures of users."`
 
 	_                         struct{}       `section:"Accounts"`
 	EnableRegistration        bool           `yaml:"enable_registration" default:"false" doc:"Let people make accounts by themselves."`
@@ -164,6 +165,13 @@ type MediaUploadLimit struct {
 type MediaRetention struct {
 	Local  Duration `yaml:"local_media_lifetime" default:"0" doc:"Files uploaded here; 0: for ever."`
 	Remote Duration `yaml:"remote_media_lifetime" default:"30d" doc:"Copies of other servers' files, which are fetched again when needed; 0: for ever."`
+}
+
+type LimitRemoteRooms struct {
+	Enabled       bool    `yaml:"enabled" default:"false" doc:"Do so."`
+	Complexity    float64 `yaml:"complexity" default:"1.0" doc:"The most that a room may cost: 1 is 500 entries in its state, such as members."`
+	Error         string  `yaml:"complexity_error" default:"This room is too large for this server to join." doc:"What users are told."`
+	AdminsCanJoin bool    `yaml:"admins_can_join" default:"false" doc:"Let administrators join all the same."`
 }
 
 type UserDirectory struct {

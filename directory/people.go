@@ -18,6 +18,7 @@ type Person struct {
 	AvatarURL   string  `json:"avatar_url,omitzero"`
 
 	rank int
+	met  bool // shares a room with the searcher
 }
 
 // People is what a search for people found.
@@ -32,10 +33,11 @@ const (
 	maxMatches = 2000
 )
 
-// SearchPeople finds local users whose id or display name has all words of the
-// term, among those whom the searcher could meet in rooms: those who share one,
-// and those in rooms that are open to everybody. Names that somebody bears only in
-// some room are not looked at: they may be private.
+// SearchPeople finds users whose id or display name has all words of the term, among
+// those whom the searcher could meet in rooms: those who share one, and of the local
+// ones those in rooms that are open to everybody. Names that local users bear only in
+// some room are not looked at: they may be private. Those of other servers go by the
+// names that the searcher sees in the rooms they share.
 // spec: client-server-api#post_matrixclientv3user_directorysearch
 func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term string, limit int) (found People, err error) {
 	found.Results = []Person{}
@@ -44,19 +46,29 @@ func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term str
 		return found, nil
 	}
 	err = d.store.View(ctx, func(tx *store.Tx) error {
-		matches, err := matchPeople(tx, searcher, words)
-		if err != nil {
-			return err
-		}
 		self, err := reader(tx, searcher)
 		if err != nil {
 			return err
 		}
+		matches, err := matchPeople(tx, searcher, words)
+		if err != nil {
+			return err
+		}
+		strangers, err := d.matchStrangers(tx, self, words)
+		if err != nil {
+			return err
+		}
+		matches = append(matches, strangers...)
+		slices.SortFunc(matches, func(a, b Person) int {
+			return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.User, b.User))
+		})
 		for _, p := range matches {
-			if ok, err := d.mayMeet(tx, self, p.User); err != nil {
-				return err
-			} else if !ok {
-				continue
+			if !p.met {
+				if ok, err := d.mayMeet(tx, self, p.User); err != nil {
+					return err
+				} else if !ok {
+					continue
+				}
 			}
 			if len(found.Results) == limit {
 				found.Limited = true
@@ -69,21 +81,75 @@ func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term str
 	return found, err
 }
 
-// matchPeople finds the accounts that have all words, the best first.
+// matchPeople finds the accounts that have all words.
 func matchPeople(tx *store.Tx, without id.User, words []string) (matches []Person, err error) {
 	err = tx.Users.EachProfile(func(u id.User, p store.Profile) error {
 		if u == without || len(matches) == maxMatches {
 			return nil
 		}
 		if rank := rankOf(u, p.DisplayName, words); rank > 0 {
-			matches = append(matches, Person{u, p.DisplayName, p.AvatarURL, rank})
+			matches = append(matches, Person{User: u, DisplayName: p.DisplayName, AvatarURL: p.AvatarURL, rank: rank})
 		}
 		return nil
 	})
-	slices.SortFunc(matches, func(a, b Person) int {
-		return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.User, b.User))
-	})
 	return matches, err
+}
+
+// maxStrangers bounds the memberships of users of other servers that a search looks at.
+const maxStrangers = 5000
+
+// matchStrangers finds the users of other servers that have all words, in the rooms of
+// the searcher; in the smaller ones first, where people know each other.
+func (d *Directory) matchStrangers(tx *store.Tx, self store.UserNID, words []string) (matches []Person, err error) {
+	rooms, err := roomsBySize(tx, self)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[store.UserNID]bool{}
+	for left := int64(maxStrangers); len(rooms) > 0 && rooms[0].Joined <= left; rooms = rooms[1:] {
+		left -= rooms[0].Joined
+		members, err := tx.Members.OfRoom(rooms[0].NID)
+		if err != nil {
+			return nil, err
+		}
+		var nids []store.EventNID
+		for _, m := range members {
+			if m.Membership == store.Join && !m.Local && !seen[m.User] {
+				seen[m.User] = true
+				nids = append(nids, m.Event)
+			}
+		}
+		events, err := d.rooms.Events(tx, nids)
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range events {
+			p := Person{User: id.User(*ev.PDU.StateKey), DisplayName: ev.PDU.ContentString("displayname"), AvatarURL: ev.PDU.ContentString("avatar_url"), met: true}
+			if p.rank = rankOf(p.User, p.DisplayName, words); p.rank > 0 {
+				matches = append(matches, p)
+			}
+		}
+	}
+	return matches, nil
+}
+
+// roomsBySize are the rooms that a user is in, the smallest first.
+func roomsBySize(tx *store.Tx, user store.UserNID) (rooms []store.Room, err error) {
+	nids, err := tx.Members.RoomsOf(user, store.Join)
+	if err != nil {
+		return nil, err
+	}
+	for _, nid := range nids {
+		row, ok, err := tx.Rooms.GetNID(nid)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			rooms = append(rooms, row)
+		}
+	}
+	slices.SortFunc(rooms, func(a, b store.Room) int { return cmp.Or(cmp.Compare(a.Joined, b.Joined), cmp.Compare(a.NID, b.NID)) })
+	return rooms, nil
 }
 
 // rankOf says how well a user fits: 0 not at all, more where a word begins a

@@ -87,7 +87,7 @@ func (w *walk) askAhead(ctx context.Context, steps []step) error {
 			break
 		}
 		group.Go(func() (err error) {
-			answers[i], err = w.directory.askSpace(ctx, c, w.query.SuggestedOnly)
+			answers[i], err = w.directory.askSpace(ctx, c, w.user, w.query.SuggestedOnly)
 			return err
 		})
 	}
@@ -110,17 +110,17 @@ func (w *walk) ask(ctx context.Context, c child) (*toldSpace, error) {
 	if _, done := w.answers[c.room]; done || !w.mayAsk() {
 		return nil, nil
 	}
-	return w.directory.askSpace(ctx, c, w.query.SuggestedOnly)
+	return w.directory.askSpace(ctx, c, w.user, w.query.SuggestedOnly)
 }
 
 // askSpace asks servers one after the other for a room and what it names; nil: none
 // of them says.
-func (d *Directory) askSpace(ctx context.Context, c child, suggestedOnly bool) (*toldSpace, error) {
+func (d *Directory) askSpace(ctx context.Context, c child, user id.User, suggestedOnly bool) (*toldSpace, error) {
 	key := toldKey{c.room, suggestedOnly}
 	if s, ok := d.told.GetIfPresent(key); ok {
 		return s, nil
 	}
-	servers, err := d.serversFor(ctx, c)
+	servers, err := d.serversFor(ctx, c.room, user, c.via)
 	if err != nil {
 		return nil, err
 	}
@@ -150,19 +150,43 @@ func (d *Directory) askHierarchy(ctx context.Context, server id.Server, room id.
 	return d.options.Remote.GetHierarchy(ctx, server, room, suggestedOnly)
 }
 
-// serversFor are the servers that may know a room: those that were named, those known
-// to be in it, and the one that made it.
-func (d *Directory) serversFor(ctx context.Context, c child) ([]id.Server, error) {
-	servers := slices.Clone(c.via)
-	err := d.store.View(ctx, func(tx *store.Tx) error {
-		known, _, err := d.residents(tx, c.room)
-		servers = append(servers, known...)
+// serversFor are the servers that may know a room: that of whoever invited the user,
+// those that were named, those known to be in it, and the one that made it.
+func (d *Directory) serversFor(ctx context.Context, room id.Room, user id.User, via []id.Server) (servers []id.Server, err error) {
+	err = d.store.View(ctx, func(tx *store.Tx) error {
+		inviter, err := d.inviter(tx, room, user)
+		if err != nil {
+			return err
+		}
+		known, _, err := d.residents(tx, room)
+		servers = append(append([]id.Server{inviter.Server()}, via...), known...)
 		return err
 	})
-	servers = append(servers, c.room.Server()) // none in room version 12
+	servers = append(servers, room.Server()) // none in room version 12
 	servers = slices.DeleteFunc(servers, func(s id.Server) bool { return s == "" || s == d.rooms.Server() })
 	servers = bounded(servers)
 	return servers[:min(len(servers), maxAskedVia)], err
+}
+
+// inviter is who invited a user to a room; empty: nobody.
+func (d *Directory) inviter(tx *store.Tx, name id.Room, user id.User) (id.User, error) {
+	room, ok, err := tx.Rooms.Find(name)
+	if err != nil || !ok {
+		return "", err
+	}
+	nid, err := reader(tx, user)
+	if err != nil {
+		return "", err
+	}
+	m, ok, err := tx.Members.Get(room, nid)
+	if err != nil || !ok || m.Membership != store.Invite {
+		return "", err
+	}
+	events, err := d.rooms.Events(tx, []store.EventNID{m.Event})
+	if err != nil {
+		return "", err
+	}
+	return events[0].PDU.Sender, nil
 }
 
 // parseHierarchy reads what another server tells of a space.

@@ -200,22 +200,3 @@ func (d *Directory) accessibleTo(tx *store.Tx, row store.Room, s Summary, server
 	}
 	return true, false, nil
 }
-
-// entriesPerPoint: a room of complexity 1 has so many entries in its state.
-const entriesPerPoint = 500
-
-// Complexity measures how large a room is, for another server that may know of it.
-func (d *Directory) Complexity(ctx context.Context, server id.Server, name id.Room) (points float64, err error) {
-	err = d.store.View(ctx, func(tx *store.Tx) error {
-		_, _, err := d.shownTo(tx, server, name)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	h, ok, err := d.rooms.Head(ctx, name)
-	if err != nil || !ok {
-		return 0, err
-	}
-	return float64(h.State.Len()) / entriesPerPoint, nil
-}

@@ -271,41 +271,6 @@ func (e *Engine) ReadEventAnywhere(ctx context.Context, who Reader, name id.Even
 	return e.ReadEvent(ctx, who, room, name)
 }
 
-// EventAt finds the event of a room nearest to a time, in milliseconds, that
-// the reader may see: at the time or later, or with back at the time or earlier.
-// spec: client-server-api#get_matrixclientv1roomsroomidtimestamp_to_event
-func (e *Engine) EventAt(ctx context.Context, who Reader, room id.Room, ts int64, back bool) (found *Event, err error) {
-	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
-		if err := v.CheckMember(); err != nil {
-			return err
-		}
-		nearest, from := tx.Events.NearestAfter, int64(0)
-		if back {
-			nearest, from = tx.Events.NearestBefore, maxPosition
-		}
-		for range maxScan {
-			place, ok, err := nearest(v.Room.NID, ts, from)
-			if err != nil || !ok {
-				return err
-			}
-			events, err := e.Events(tx, []store.EventNID{place.NID})
-			if err != nil {
-				return err
-			}
-			if v.MaySee(events[0]) {
-				found = events[0]
-				return nil
-			}
-			ts, from = events[0].TS, place.Position
-		}
-		return nil
-	})
-	if err == nil && found == nil {
-		err = errcode.NotFound("no event of this room is near that time in that direction")
-	}
-	return found, err
-}
-
 // ReadInitial is the state of a room and its newest messages, for previews.
 // spec: client-server-api#get_matrixclientv3roomsroomidinitialsync
 func (e *Engine) ReadInitial(ctx context.Context, who Reader, room id.Room, limit int) (body jsontext.Value, err error) {

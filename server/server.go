@@ -181,6 +181,9 @@ func (s *Server) mount() {
 
 		RoomUpgraded: s.Push.CopyRoom,
 	}
+	if s.Config.LimitRemoteRooms.Enabled {
+		clients.Join = s.joinWithinLimit
+	}
 	s.Router.Authenticate = clients.Authenticate
 	s.Router.AuthenticateServer = s.authenticateServer
 	tools := &admin.API{Accounts: s.Accounts}

@@ -8,6 +8,8 @@
 package client
 
 import (
+	"context"
+
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/account"
@@ -38,6 +40,8 @@ type API struct {
 	Typing    *ephemeral.Typing
 	Presence  *ephemeral.Presence
 
+	// Join joins rooms within limits that the engine does not know; nil: Rooms does.
+	Join func(context.Context, httpx.Caller, room.Change) error
 	// RoomUpgraded carries over what services hold of a room to the one that
 	// replaces it, in the transaction that closes the old one; may be nil.
 	RoomUpgraded room.Moved

@@ -62,11 +62,11 @@ type getRoomSummaryRequest struct {
 }
 
 func (a *API) getRoomSummary(ctx context.Context, c httpx.Caller, r getRoomSummaryRequest) (directory.RoomSummary, error) {
-	name, _, err := a.roomOf(ctx, r.Room)
+	name, servers, err := a.roomOf(ctx, r.Room)
 	if err != nil {
 		return directory.RoomSummary{}, err
 	}
-	return a.Directory.Summary(ctx, name, c.User, nil)
+	return a.Directory.Summary(ctx, name, c.User, append(parseServers(r.Via), servers...))
 }
 
 type searchUserDirectoryRequest struct {

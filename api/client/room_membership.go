@@ -38,8 +38,11 @@ type joinRoomRequest struct {
 }
 
 // via are the servers that a client named.
-func (r joinRoomRequest) via() (list []id.Server) {
-	for _, s := range append(r.Via, r.Servers...) {
+func (r joinRoomRequest) via() []id.Server { return parseServers(append(r.Via, r.Servers...)) }
+
+// parseServers reads names of servers; what is none is of no use, but does no harm.
+func parseServers(names []string) (list []id.Server) {
+	for _, s := range names {
 		if server, err := id.ParseServer(s); err == nil {
 			list = append(list, server)
 		}
@@ -87,7 +90,14 @@ func (a *API) joinRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (
 		return roomIDResponse{}, err
 	}
 	change.Via = append(r.via(), servers...)
-	return roomIDResponse{name}, a.Rooms.Join(ctx, change)
+	return roomIDResponse{name}, a.join(ctx, c, change)
+}
+
+func (a *API) join(ctx context.Context, c httpx.Caller, change room.Change) error {
+	if a.Join != nil {
+		return a.Join(ctx, c, change)
+	}
+	return a.Rooms.Join(ctx, change)
 }
 
 type changeRequest struct {
@@ -111,7 +121,7 @@ func (a *API) joinRoomById(ctx context.Context, c httpx.Caller, r joinRoomByIDRe
 	if err != nil {
 		return roomIDResponse{}, err
 	}
-	return roomIDResponse{r.Room}, a.Rooms.Join(ctx, change)
+	return roomIDResponse{r.Room}, a.join(ctx, c, change)
 }
 
 func (a *API) knockRoom(ctx context.Context, c httpx.Caller, r joinRoomRequest) (roomIDResponse, error) {

@@ -3,9 +3,12 @@ package endpoint
 import (
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"hearth/config"
+	"hearth/matrix/id"
 	"hearth/test/server"
 )
 
@@ -36,9 +39,7 @@ func TestProfilesOfOtherServers(t *testing.T) {
 		t.Errorf("name: %v", got)
 	}
 	expect(t, alice, 404, "M_NOT_FOUND", "GET", profile+"/avatar_url", nil)
-	expect(t, alice, 404, "M_NOT_FOUND", "GET", client+"v3/profile/"+esc("@nobody:"+string(b.Config.ServerName)), nil)
-	// With whom the server may not talk, it does not.
-	expect(t, alice, 403, "M_FORBIDDEN", "GET", client+"v3/profile/"+esc("@bob:elsewhere.example"), nil)
+	expect(t, alice, 404, "M_NOT_FOUND", "GET", client+"v3/profile/"+esc("@nobody:"+string(b.Name())), nil)
 }
 
 // spec: client-server-api#get_matrixclientv3directoryroomroomalias
@@ -46,14 +47,14 @@ func TestAliasesOfOtherServers(t *testing.T) {
 	a, b := server.StartPair(t)
 	alice, bob := a.Register("alice"), b.Register("bob")
 	room := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat"})["room_id"]
-	alias := "#老虎Â£я🤨👉ඞ:" + string(b.Config.ServerName)
+	alias := "#老虎Â£я🤨👉ඞ:" + string(b.Name())
 	bob.MustDo("PUT", client+"v3/directory/room/"+esc(alias), server.Object{"room_id": room})
 
 	got := alice.MustDo("GET", client+"v3/directory/room/"+esc(alias), nil)
-	if servers := got["servers"].([]any); got["room_id"] != room || !slices.Equal(servers, []any{string(b.Config.ServerName)}) {
+	if servers := got["servers"].([]any); got["room_id"] != room || !slices.Equal(servers, []any{string(b.Name())}) {
 		t.Errorf("alias: %v, want %s", got, room)
 	}
-	expect(t, alice, 404, "M_NOT_FOUND", "GET", client+"v3/directory/room/"+esc("#none:"+string(b.Config.ServerName)), nil)
+	expect(t, alice, 404, "M_NOT_FOUND", "GET", client+"v3/directory/room/"+esc("#none:"+string(b.Name())), nil)
 }
 
 // spec: client-server-api#get_matrixclientv3publicrooms
@@ -65,7 +66,7 @@ func TestPublicRoomsOfOtherServers(t *testing.T) {
 		r := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat", "visibility": "public", "name": name})
 		rooms[r["room_id"]] = name
 	}
-	path := client + "v3/publicRooms?server=" + url.QueryEscape(string(b.Config.ServerName))
+	path := client + "v3/publicRooms?server=" + url.QueryEscape(string(b.Name()))
 
 	seen := map[any]bool{}
 	for since := ""; ; {
@@ -98,7 +99,7 @@ func TestPublicRoomsOfOtherServers(t *testing.T) {
 func TestPublicRoomsStayPrivate(t *testing.T) {
 	a, b := server.StartPair(t)
 	alice := a.Register("alice")
-	expect(t, alice, 403, "M_FORBIDDEN", "GET", client+"v3/publicRooms?server="+url.QueryEscape(string(b.Config.ServerName)), nil)
+	expect(t, alice, 403, "M_FORBIDDEN", "GET", client+"v3/publicRooms?server="+url.QueryEscape(string(b.Name())), nil)
 }
 
 func TestServersThatCannotBeReached(t *testing.T) {
@@ -116,5 +117,178 @@ func TestServersThatCannotBeReached(t *testing.T) {
 		"v1/media/download/" + gone + "/abc",
 	} {
 		expect(t, alice, 502, "M_UNKNOWN", "GET", client+path, nil)
+	}
+	// With whom the server may not talk, it does not.
+	expect(t, alice, 403, "M_FORBIDDEN", "GET", client+"v3/profile/"+esc("@bob:elsewhere.example"), nil)
+}
+
+// join joins a room by way of another server.
+func join(c *server.Client, room any, via *server.Server) {
+	c.MustDo("POST", client+"v3/join/"+esc(room.(string))+"?via="+url.QueryEscape(string(via.Name())), nil)
+}
+
+func TestJoiningByAnAliasOfAnotherServer(t *testing.T) {
+	a, b := server.StartPair(t)
+	alice, bob := a.Register("alice"), b.Register("bob")
+	room := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat", "room_alias_name": "den"})["room_id"]
+	alias := "#den:" + string(b.Name())
+	if got := alice.MustDo("POST", client+"v3/join/"+esc(alias), nil)["room_id"]; got != room {
+		t.Errorf("joined %v, want %v", got, room)
+	}
+	got := alice.MustDo("GET", client+"v3/directory/room/"+esc(alias), nil)
+	if servers := got["servers"].([]any); !slices.Equal(servers, []any{string(a.Name()), string(b.Name())}) {
+		t.Errorf("servers of the alias after joining: %v", servers)
+	}
+}
+
+// spec: client-server-api#get_matrixclientv1roomsroomidtimestamp_to_event
+func TestTimesBeforeTheJoinAreFoundElsewhere(t *testing.T) {
+	a, b := server.StartPair(t)
+	alice, bob := a.Register("alice"), b.Register("bob")
+	room := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat"})["room_id"]
+	path := client + "v1/rooms/" + esc(room.(string)) + "/"
+	send := func(txn string) (event string, ts int64) {
+		event = bob.MustDo("PUT", client+"v3/rooms/"+esc(room.(string))+"/send/m.room.message/"+txn, server.Object{"msgtype": "m.text", "body": txn})["event_id"].(string)
+		return event, int64(bob.MustDo("GET", client+"v3/rooms/"+esc(room.(string))+"/event/"+esc(event), nil)["origin_server_ts"].(float64))
+	}
+	first, firstTS := send("first")
+	last, lastTS := send("last")
+	join(alice, room, b)
+
+	at := func(ts int64, dir string) any {
+		return alice.MustDo("GET", path+"timestamp_to_event?dir="+dir+"&ts="+strconv.FormatInt(ts, 10), nil)["event_id"]
+	}
+	// Both may have been sent within a millisecond, and then the outermost is meant.
+	if got := at(lastTS, "b"); got != last {
+		t.Errorf("backwards from the last: %v, want %v", got, last)
+	}
+	if firstTS != lastTS {
+		if got := at(firstTS, "f"); got != first {
+			t.Errorf("forwards from the first: %v, want %v", got, first)
+		}
+	}
+	around := alice.MustDo("GET", client+"v3/rooms/"+esc(room.(string))+"/context/"+esc(last)+"?limit=0", nil)
+	page := alice.MustDo("GET", client+"v3/rooms/"+esc(room.(string))+"/messages?dir=b&from="+url.QueryEscape(around["start"].(string)), nil)
+	if chunk := page["chunk"].([]any); len(chunk) == 0 || chunk[0].(server.Object)["event_id"] != first {
+		t.Errorf("before the last: %v", chunk)
+	}
+}
+
+// space makes a space with rooms, which are reached by way of servers.
+func space(c *server.Client, rooms map[string]*server.Server) string {
+	name := c.MustDo("POST", client+"v3/createRoom", server.Object{
+		"preset": "public_chat", "creation_content": server.Object{"type": "m.space"},
+	})["room_id"].(string)
+	for room, via := range rooms {
+		c.MustDo("PUT", client+"v3/rooms/"+esc(name)+"/state/m.space.child/"+esc(room), server.Object{"via": []id.Server{via.Name()}, "suggested": true})
+	}
+	return name
+}
+
+// rooms lists the rooms of a space, sorted.
+func rooms(c *server.Client, space, query string) (list []string) {
+	for _, r := range c.MustDo("GET", client+"v1/rooms/"+esc(space)+"/hierarchy?"+query, nil)["rooms"].([]any) {
+		list = append(list, r.(server.Object)["room_id"].(string))
+	}
+	slices.Sort(list)
+	return list
+}
+
+func sorted(list ...string) []string { slices.Sort(list); return list }
+
+// spec: client-server-api#get_matrixclientv1roomsroomidhierarchy
+func TestSpacesOnOtherServers(t *testing.T) {
+	a, b := server.StartPair(t)
+	alice, bob := a.Register("alice"), b.Register("bob")
+	create := func(c *server.Client, preset string) string {
+		return c.MustDo("POST", client+"v3/createRoom", server.Object{"preset": preset, "name": preset})["room_id"].(string)
+	}
+	open, closed, own := create(bob, "public_chat"), create(bob, "private_chat"), create(alice, "private_chat")
+	inner := space(bob, map[string]*server.Server{open: b, closed: b, own: a})
+	outer := space(alice, map[string]*server.Server{inner: b})
+
+	if got, want := rooms(alice, outer, ""), sorted(outer, inner, open, own); !slices.Equal(got, want) {
+		t.Errorf("alice sees %v, want %v", got, want)
+	}
+	carol := a.Register("charlie")
+	if got, want := rooms(carol, outer, ""), sorted(outer, inner, open); !slices.Equal(got, want) {
+		t.Errorf("somebody in none of the rooms sees %v, want %v", got, want)
+	}
+	if got, want := rooms(alice, outer, "max_depth=1"), sorted(outer, inner); !slices.Equal(got, want) {
+		t.Errorf("one level deep: %v, want %v", got, want)
+	}
+
+	// spec: client-server-api#get_matrixclientv1room_summaryroomidoralias
+	summary := client + "v1/room_summary/"
+	via := "?via=" + url.QueryEscape(string(b.Name()))
+	if got := alice.MustDo("GET", summary+esc(open)+via, nil); got["name"] != "public_chat" || got["join_rule"] != "public" {
+		t.Errorf("summary: %v", got)
+	}
+	expect(t, alice, 404, "M_NOT_FOUND", "GET", summary+esc(closed)+via, nil)
+	if status, got := a.Do("GET", summary+esc(open)+via, "", nil); status != 404 {
+		t.Errorf("somebody who is not logged in makes the server ask: %d %v", status, got)
+	}
+}
+
+// spec: client-server-api#get_matrixclientv1mediadownloadservernamemediaid
+func TestFilesOfOtherServers(t *testing.T) {
+	a, b := server.StartPair(t)
+	alice, bob := a.Register("alice"), b.Register("bob")
+	const text = "what the file holds"
+	up := b.Raw(t.Context(), "POST", "/_matrix/media/v3/upload?filename="+url.QueryEscape("grüße.txt"), bob.Token, text)
+	uri, _ := strings.CutSuffix(strings.TrimSpace(up.Body.String()), `"}`)
+	path := uri[strings.Index(uri, "mxc://")+len("mxc://"):]
+
+	for range 2 {
+		got := a.Raw(t.Context(), "GET", client+"v1/media/download/"+path, alice.Token, "")
+		if got.Code != 200 || got.Body.String() != text || !strings.HasSuffix(got.Header().Get("Content-Disposition"), "gr%C3%BC%C3%9Fe.txt") {
+			t.Errorf("download: %d %v %s", got.Code, got.Header(), got.Body)
+		}
+	}
+	expect(t, alice, 404, "M_NOT_FOUND", "GET", client+"v1/media/download/"+string(b.Name())+"/none", nil)
+
+	pending := bob.MustDo("POST", "/_matrix/media/v1/create", nil)["content_uri"].(string)
+	expect(t, alice, 504, "M_NOT_YET_UPLOADED", "GET", client+"v1/media/download/"+strings.TrimPrefix(pending, "mxc://")+"?timeout_ms=0", nil)
+}
+
+func TestRoomsThatAreTooLarge(t *testing.T) {
+	a, b := server.StartPair(t, func(c *config.Config) {
+		c.LimitRemoteRooms.Enabled, c.LimitRemoteRooms.Complexity = true, 0.01 // five entries
+		c.AdminContact = "mailto:admin@localhost"
+	})
+	alice, bob := a.Register("alice"), b.Register("bob")
+	room := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat"})["room_id"].(string)
+	path := client + "v3/join/" + esc(room) + "?via=" + url.QueryEscape(string(b.Name()))
+	expect(t, alice, 400, "M_RESOURCE_LIMIT_EXCEEDED", "POST", path, nil)
+	bob.MustDo("POST", client+"v3/rooms/"+esc(room)+"/invite", server.Object{"user_id": alice.User})
+	expect(t, alice, 400, "M_RESOURCE_LIMIT_EXCEEDED", "POST", client+"v3/rooms/"+esc(room)+"/join", nil)
+	if joined := alice.MustDo("GET", client+"v3/joined_rooms", nil)["joined_rooms"].([]any); len(joined) != 0 {
+		t.Errorf("joined %v", joined)
+	}
+	// Rooms in which the server is already cost it nothing more.
+	b.Register("charlie").MustDo("POST", client+"v3/join/"+esc(room), nil)
+}
+
+// spec: client-server-api#post_matrixclientv3user_directorysearch
+func TestPeopleOfOtherServersAreFound(t *testing.T) {
+	a, b := server.StartPair(t)
+	alice, bob := a.Register("alice"), b.Register("bob")
+	bob.MustDo("PUT", client+"v3/profile/"+esc(bob.User)+"/displayname", server.Object{"displayname": "Robert Builder"})
+	room := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat"})["room_id"]
+	find := func(c *server.Client, term string) []any {
+		return c.MustDo("POST", client+"v3/user_directory/search", server.Object{"search_term": term})["results"].([]any)
+	}
+	if found := find(alice, "bob"); len(found) != 0 {
+		t.Errorf("before they met: %v", found)
+	}
+	join(alice, room, b)
+	for _, term := range []string{"bob", "builder", "Rob"} {
+		found := find(alice, term)
+		if len(found) != 1 || found[0].(server.Object)["user_id"] != bob.User || found[0].(server.Object)["display_name"] != "Robert Builder" {
+			t.Errorf("%s: %v", term, found)
+		}
+	}
+	if found := find(a.Register("charlie"), "builder"); len(found) != 0 {
+		t.Errorf("somebody who never met them: %v", found)
 	}
 }

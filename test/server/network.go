@@ -110,6 +110,13 @@ func (n *Network) Start(change ...func(*config.Config)) *Server {
 	return s
 }
 
+// StartPair starts two servers on a network of their own.
+func StartPair(t testing.TB, change ...func(*config.Config)) (a, b *Server) {
+	t.Helper()
+	n := NewNetwork(t)
+	return n.Start(change...), n.Start(change...)
+}
+
 // Name is the server's name.
 func (s *Server) Name() id.Server { return s.Config.ServerName }
 
