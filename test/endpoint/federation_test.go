@@ -253,7 +253,7 @@ func TestFilesOfOtherServers(t *testing.T) {
 
 func TestRoomsThatAreTooLarge(t *testing.T) {
 	a, b := server.StartPair(t, func(c *config.Config) {
-		c.LimitRemoteRooms.Enabled, c.LimitRemoteRooms.Complexity = true, 0.01 // five entries
+		c.LimitRemoteRooms.Enabled, c.LimitRemoteRooms.Complexity = true, 0.005 // two entries
 		c.AdminContact = "mailto:admin@localhost"
 	})
 	alice, bob := a.Register("alice"), b.Register("bob")
