@@ -103,7 +103,10 @@ func (proto *Proto) check(v *roomversion.Version) error {
 	if (proto.Room == "") != (v.RoomIDIsCreateEventID && proto.Type == TypeCreate) {
 		return fmt.Errorf("build event: room version %s, %s and room id %q do not fit", v.ID, proto.Type, proto.Room)
 	}
-	return nil
+	if err := checkLength("type", proto.Type, true); err != nil || proto.StateKey == nil {
+		return err
+	}
+	return checkLength("state_key", *proto.StateKey, true)
 }
 
 // content is the canonical content, with redacts where it belongs there.

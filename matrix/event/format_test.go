@@ -100,9 +100,12 @@ func TestParseChecksTheFormat(t *testing.T) {
 		{"deep nesting", "1 12", map[string]string{"content": `{"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "}"}, "M_BAD_JSON", "deep"},
 
 		{"state_key of 255 bytes", "12", map[string]string{"state_key": `"x` + long + `"`}, "", ""},
-		{"state_key of 256 bytes", "1 12", map[string]string{"state_key": `"xx` + long + `"`}, "M_TOO_LARGE", "state_key has 256 bytes"},
+		{"state_key of 256 bytes", "11 12", map[string]string{"state_key": `"xx` + long + `"`}, "M_TOO_LARGE", "state_key has 256 bytes"},
+		{"state_key of 256 characters", "1 10", map[string]string{"state_key": `"` + strings.Repeat("é", 256) + `"`}, "M_TOO_LARGE", "state_key has 256 characters"},
+		{"state_key of 255 characters", "1 10", map[string]string{"state_key": `"` + strings.Repeat("é", 255) + `"`}, "", ""},
+		{"type of 255 characters", "1 10", map[string]string{"type": `"` + strings.Repeat("é", 255) + `"`}, "", ""},
 		{"type of 255 bytes", "12", map[string]string{"type": `"x` + long + `"`}, "", ""},
-		{"type of 256 bytes", "1 12", map[string]string{"type": `"xx` + long + `"`}, "M_TOO_LARGE", "type has 256 bytes"},
+		{"type of 256 bytes", "11 12", map[string]string{"type": `"xx` + long + `"`}, "M_TOO_LARGE", "type has 256 bytes"},
 		{"sender of 255 bytes", "12", map[string]string{"sender": `"@` + long[:242] + `:example.org"`}, "", ""},
 		{"sender of 256 bytes", "12", map[string]string{"sender": `"@` + long[:242] + `x:example.org"`}, "M_BAD_JSON", "255"},
 		{"room_id of 256 bytes", "12", map[string]string{"room_id": `"!x` + long + `"`}, "M_BAD_JSON", "255"},
@@ -198,6 +201,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"no content", "12", func(p *event.Proto) { p.Content = nil }, "M_BAD_JSON"},
 		{"content that closes early", "12", func(p *event.Proto) { p.Content = jsontext.Value(`{},"sender":"@bob:example.org"`) }, "M_BAD_JSON"},
 		{"long state key", "12", func(p *event.Proto) { p.StateKey = ptr(strings.Repeat("x", 256)) }, "M_TOO_LARGE"},
+		{"long state key in an old version", "10", func(p *event.Proto) { p.StateKey = ptr(strings.Repeat("ä", 128)) }, "M_TOO_LARGE"},
 		{"long type", "12", func(p *event.Proto) { p.Type = strings.Repeat("x", 256) }, "M_TOO_LARGE"},
 	} {
 		v := version(t, tt.version)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -17,7 +18,7 @@ import (
 // Limits on events. spec: client-server-api#size-limits
 const (
 	MaxSize       = 65536 // bytes of the canonical event with signatures, without unsigned
-	MaxKeyLength  = 255   // bytes of sender, room_id, event_id, type and state_key
+	MaxKeyLength  = 255   // bytes of sender, room_id, event_id, type and state_key; but see checkLength
 	MaxAuthEvents = 10
 	MaxPrevEvents = 20
 )
@@ -238,14 +239,31 @@ func (p *PDU) checkIDs(has keys) error {
 			return errcode.BadJSON("event_id: %q has no server name", p.ID)
 		}
 	}
-	if len(p.Type) > MaxKeyLength {
-		return errcode.TooLarge("type has %d bytes, more than %d", len(p.Type), MaxKeyLength)
+	if err := checkLength("type", p.Type, p.Version.KeysInBytes); err != nil {
+		return err
 	}
-	if p.StateKey != nil && len(*p.StateKey) > MaxKeyLength {
-		return errcode.TooLarge("state_key has %d bytes, more than %d", len(*p.StateKey), MaxKeyLength)
+	if p.StateKey != nil {
+		if err := checkLength("state_key", *p.StateKey, p.Version.KeysInBytes); err != nil {
+			return err
+		}
 	}
 	if p.Depth < 0 {
 		return errcode.BadJSON("depth is negative")
+	}
+	return nil
+}
+
+// checkLength bounds type and state_key. The specification has bytes for all room
+// versions, and so we build events. But most servers counted characters until version
+// 11: older rooms have events that nobody but us would refuse.
+// spec: client-server-api#size-limits
+func checkLength(key, value string, inBytes bool) error {
+	n, unit := utf8.RuneCountInString(value), "characters"
+	if inBytes {
+		n, unit = len(value), "bytes"
+	}
+	if n > MaxKeyLength {
+		return errcode.TooLarge("%s has %d %s, more than %d", key, n, unit, MaxKeyLength)
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ type Version struct {
 	RedactionAuthRule     bool // m.room.redaction is authorised by an auth rule (v1, v2)
 	RedactsInContent      bool // redacts is in content (v11)
 	UpdatedRedaction      bool // the redaction algorithm of v11
+	KeysInBytes           bool // type and state_key are measured in bytes, not in characters (v11; see event.Parse)
 	Knock                 bool // v7
 	RestrictedJoins       bool // v8
 	KeepsJoinAuthorised   bool // redaction keeps join_authorised_via_users_server (v9)
@@ -95,7 +96,10 @@ func build() []*Version {
 		func() { v.RestrictedJoins, v.RedactionKeepsAllow = true, true },
 		func() { v.KeepsJoinAuthorised = true },
 		func() { v.IntegerPowerLevels, v.KnockRestricted = true, true },
-		func() { v.CreatorInContent, v.RedactsInContent, v.UpdatedRedaction = false, true, true },
+		func() {
+			v.CreatorInContent, v.RedactsInContent, v.UpdatedRedaction = false, true, true
+			v.KeysInBytes = true
+		},
 		func() {
 			v.RoomIDIsCreateEventID, v.CreateInAuthEvents, v.PrivilegedCreators = true, false, true
 			v.StateRes = StateResV21

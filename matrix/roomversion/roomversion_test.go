@@ -25,6 +25,7 @@ func TestFeatures(t *testing.T) {
 		"RedactionAuthRule":     "1 2",
 		"RedactsInContent":      "11 12",
 		"UpdatedRedaction":      "11 12",
+		"KeysInBytes":           "11 12",
 		"Knock":                 "7 8 9 10 11 12",
 		"RestrictedJoins":       "8 9 10 11 12",
 		"KeepsJoinAuthorised":   "9 10 11 12",
