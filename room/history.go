@@ -94,7 +94,9 @@ func (e *Engine) Messages(tx *store.Tx, v *View, p Page) (History, error) {
 	from := at
 	more, err := e.page(tx, v, p, &at, stop, &h)
 	if err == nil && p.Back {
-		h.gap, err = crossedGap(tx, v.Room.NID, from, at, len(h.Events) == p.Limit)
+		// A token may lie in a gap itself, before the event behind it: so does that with
+		// which /sync begins to show a room that was joined by way of another server.
+		h.gap, err = crossedGap(tx, v.Room.NID, from+1, at, len(h.Events) == p.Limit)
 	}
 	h.Reached = stream.Position{Durable: at}.String()
 	// A page that has events may be followed by an empty one without end: some

@@ -174,6 +174,39 @@ func TestTimesBeforeTheJoinAreFoundElsewhere(t *testing.T) {
 	}
 }
 
+// What was said before the first of the server's users joined is paged back to from
+// where /sync begins to show the room.
+// spec: client-server-api#get_matrixclientv3roomsroomidmessages
+func TestHistoryBeforeTheJoinIsPagedBackTo(t *testing.T) {
+	a, b := server.StartPair(t)
+	alice, bob := a.Register("alice"), b.Register("bob")
+	room := bob.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat"})["room_id"].(string)
+	var want []string
+	for i := range 70 { // more than are asked for at once
+		sent := bob.MustDo("PUT", client+"v3/rooms/"+esc(room)+"/send/m.room.message/"+strconv.Itoa(i), server.Object{"msgtype": "m.text", "body": "before"})
+		want = append(want, sent["event_id"].(string))
+	}
+	slices.Reverse(want)
+	since := alice.MustDo("GET", client+"v3/sync?timeout=0", nil)["next_batch"].(string)
+	join(alice, room, b)
+	first := alice.MustDo("GET", client+"v3/sync?timeout=0&since="+url.QueryEscape(since), nil)
+	timeline := first["rooms"].(server.Object)["join"].(server.Object)[room].(server.Object)["timeline"].(server.Object)
+
+	var got []string
+	for from := timeline["prev_batch"]; from != nil && len(got) < len(want); {
+		page := alice.MustDo("GET", client+"v3/rooms/"+esc(room)+"/messages?dir=b&limit=20&from="+url.QueryEscape(from.(string)), nil)
+		for _, e := range page["chunk"].([]any) {
+			if e := e.(server.Object); e["type"] == "m.room.message" {
+				got = append(got, e["event_id"].(string))
+			}
+		}
+		from = page["end"]
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("history from before the join has %d events, want %d in this order:\n%v\n%v", len(got), len(want), got, want)
+	}
+}
+
 // space makes a space with rooms, which are reached by way of servers.
 func space(c *server.Client, rooms map[string]*server.Server) string {
 	name := c.MustDo("POST", client+"v3/createRoom", server.Object{
