@@ -302,8 +302,9 @@ func strippedArray(state []jsontext.Value, p *event.PDU) []byte {
 }
 
 // receiveOutside takes the end of an invite or a knock of a user here, in a room that
-// nobody here is in: the room's state is not known, so whoever ends it must name the
-// very event, which those outside the room cannot know.
+// nobody here is in: the room's state is not known, so who may end it cannot be judged.
+// Whoever does must name the very event, which those outside the room cannot know, and an
+// invite is ended by nobody but who invited.
 func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.Room, raw jsontext.Value) (id.Event, error) {
 	v, ok, err := e.RoomVersion(ctx, room)
 	if err != nil || !ok {
@@ -318,11 +319,13 @@ func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.R
 		p.Sender.Server() != origin || p.Membership() != event.MembershipLeave && p.Membership() != event.MembershipBan {
 		return p.ID, refused
 	}
-	if current, err := e.outsideMembership(ctx, p); err != nil || current == "" || !slices.Contains(p.AuthEvents, current) {
-		if err == nil {
-			err = refused
-		}
+	current, err := e.outsider(ctx, room, id.User(*p.StateKey))
+	if err != nil {
 		return p.ID, err
+	}
+	if current == nil || !slices.Contains(p.AuthEvents, current.event.ID) ||
+		current.membership != store.Knock && (current.membership != store.Invite || current.event.Sender != p.Sender) {
+		return p.ID, refused
 	}
 	checked := map[id.Event]error{}
 	list := e.verify(ctx, []*event.PDU{p}, checked)
@@ -330,28 +333,4 @@ func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.R
 		return p.ID, checked[p.ID]
 	}
 	return p.ID, e.keepOutside(ctx, list[0], nil)
-}
-
-// outsideMembership is the event of the invite or knock that a membership event would end.
-func (e *Engine) outsideMembership(ctx context.Context, p *event.PDU) (current id.Event, err error) {
-	err = e.store.View(ctx, func(tx *store.Tx) error {
-		room, ok, err := tx.Rooms.Find(p.Room)
-		if err != nil || !ok {
-			return err
-		}
-		user, ok, err := tx.IDs.FindUser(id.User(*p.StateKey))
-		if err != nil || !ok {
-			return err
-		}
-		m, ok, err := tx.Members.Get(room, user)
-		if err != nil || !ok || m.Membership != store.Invite && m.Membership != store.Knock {
-			return err
-		}
-		ids, err := tx.Events.IDs([]store.EventNID{m.Event})
-		if err == nil && len(ids) == 1 {
-			current = ids[0]
-		}
-		return err
-	})
-	return current, err
 }
