@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -11,6 +12,7 @@ import (
 	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
 	"hearth/store"
 )
 
@@ -206,7 +208,7 @@ func (e *Engine) takeInChecked(ctx context.Context, origin id.Server, h *Head, p
 		if err := e.gatherForHandIn(ctx, origin, h, p); err != nil {
 			return nil, err
 		}
-		got, err := e.arrive(ctx, origin, h.Version, p, true)
+		got, err := e.arrive(ctx, arrival{pdu: p, origin: origin, forward: true})
 		if err != nil {
 			return nil, err
 		}
@@ -241,11 +243,10 @@ func (e *Engine) gatherForHandIn(ctx context.Context, origin id.Server, h *Head,
 		return err
 	}
 	if in {
-		if err := e.gatherAuth(ctx, origin, h.Version, p); err != nil {
-			return err
-		}
-		if err := e.gatherBefore(ctx, origin, h.Version, p); err != nil {
-			return err
+		for _, gather := range []func(context.Context, id.Server, *roomversion.Version, *event.PDU) error{e.gatherAuth, e.gatherBefore} {
+			if err := gather(ctx, origin, h.Version, p); err != nil && !errors.Is(err, errUnobtainable) {
+				return err
+			}
 		}
 	}
 	for names, asOutliers := range map[*[]id.Event]bool{&p.AuthEvents: true, &p.PrevEvents: false} {

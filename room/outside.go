@@ -173,6 +173,6 @@ func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
 	if err := e.options.Network.VerifyEvents(ctx, []*event.PDU{signed})[0]; err != nil {
 		return errcode.New(502, "M_UNKNOWN", "%s returned our invite with signatures that are not valid: %s", c.Target.Server(), err)
 	}
-	_, err = e.arrive(ctx, e.options.Server, signed.Version, signed, true)
+	_, err = e.arrive(ctx, arrival{pdu: signed, origin: e.options.Server, forward: true})
 	return err
 }

@@ -182,9 +182,11 @@ func ordered(list []*event.PDU, refs func(*event.PDU) []id.Event) []*event.PDU {
 	return sorted
 }
 
-// receiveOne gathers what an event refers to, then has it judged. before: events
-// missing before it are asked for first.
-func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, before bool) error {
+// receiveOne gathers what an event refers to, then has it judged. pushed: its server
+// sent it unasked, so it is asked for what is missing before it. If it keeps that back, the
+// event is left until somebody tells more: else a server could have what it likes taken
+// for the state of the room, by saying that it comes after events that it shows to nobody.
+func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, pushed bool) error {
 	known, err := e.isKnown(ctx, p)
 	if known || err != nil {
 		return err
@@ -192,32 +194,30 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	ctx, cancel := context.WithTimeout(ctx, gatherTime)
 	defer cancel()
 	// First what is before it: its auth events are mostly among that.
-	if before {
-		if err := e.gatherBefore(ctx, origin, v, p); err != nil {
-			return err
-		}
+	var states map[id.Event]*StateMap
+	if pushed {
+		err = e.gatherBefore(ctx, origin, v, p)
+	} else {
+		states, err = e.gatherStates(ctx, origin, v, p)
+	}
+	if err != nil {
+		return err
 	}
 	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
 		return err
 	}
-	_, err = e.arrive(ctx, origin, v, p, false)
+	_, err = e.arrive(ctx, arrival{pdu: p, origin: origin, states: states})
 	return err
 }
 
-// arrive has an event judged whose auth events are here; the states before it that
-// are not known are asked for.
-func (e *Engine) arrive(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, forward bool) (verdict, error) {
-	states, err := e.gatherStates(ctx, origin, v, p)
-	if err != nil {
-		return verdict{}, err
-	}
-	var got verdict
-	err = e.write(ctx, p.Room, func(w *writing) (err error) {
-		got, err = w.receive(ctx, arrival{pdu: p, origin: origin, states: states, forward: forward})
+// arrive has an event judged of which all is here that it refers to.
+func (e *Engine) arrive(ctx context.Context, a arrival) (got verdict, err error) {
+	err = e.write(ctx, a.pdu.Room, func(w *writing) (err error) {
+		got, err = w.receive(ctx, a)
 		return err
 	})
 	if err != nil {
-		return got, fmt.Errorf("receive %s: %w", p.ID, err)
+		return got, fmt.Errorf("receive %s: %w", a.pdu.ID, err)
 	}
 	if got.event.Flags&store.Rejected != 0 {
 		return got, got.refusal()
@@ -316,7 +316,8 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 	return e.storeOutliers(ctx, v, room, got)
 }
 
-// gatherBefore asks for the events between what is known and an event, if any are missing.
+// gatherBefore asks for the events between what is known and an event, if any are
+// missing. Those right before it must be here then.
 // spec: server-server-api#backfilling-and-retrieving-missing-events
 func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
 	missing, err := e.unknown(ctx, p.PrevEvents, false)
@@ -333,8 +334,7 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	}
 	raws, err := e.options.Network.GetMissingEvents(ctx, origin, p.Room, q)
 	if err != nil {
-		slog.DebugContext(ctx, "missing events not received", "event", p.ID, "from", origin, "error", err)
-		return ctx.Err() // the state before the event can still be asked for
+		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
 	}
 	for _, q := range inOrder(e.check(ctx, v, p.Room, raws[:min(len(raws), 2*maxGathered)], nil)) {
 		if q.ID == p.ID {
@@ -347,7 +347,10 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 			}
 		}
 	}
-	return nil
+	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
 }
 
 // gatherStates asks for the state after each of an event's prev_events that is not

@@ -485,7 +485,7 @@ func TestAGapIsBridgedByTheStateOfAnotherServer(t *testing.T) {
 		lost := p.say("lost", start)
 		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
 		last := p.say("last", rename.ID)
-		p.hides[rename.ID] = true
+		p.hides[lost.ID] = true
 		p.deliver(last)
 		p.wantShown("last")
 		p.want(event.TypeMember, string(remoteCharlie), `{"displayname":"Charlie","membership":"join"}`)
@@ -498,12 +498,59 @@ func TestAGapIsBridgedByTheStateOfAnotherServer(t *testing.T) {
 	})
 }
 
+// What a server sends unasked it has to explain: the state before it is not for that
+// server alone to say.
+func TestAnEventIsLeftWhoseServerKeepsBackWhatCameBefore(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		start := p.newest()
+		kept := p.say("kept back", start)
+		last := p.say("last", kept.ID)
+		p.hides[kept.ID] = true
+		p.asked = nil
+		p.deliver(last)
+		p.wantShown()
+		p.wantExtremities(start)
+		if !slices.Equal(p.asked, []string{"missing"}) {
+			t.Errorf("the server was asked for %v", p.asked)
+		}
+		p.hides[kept.ID] = false
+		p.deliver(p.say("more", last.ID))
+		p.wantShown("kept back", "last", "more")
+	})
+}
+
+// A chain of auth events with a hole in it is none, and nothing after the hole counts.
+func TestStateWithAHoleInItsAuthChainIsNotTaken(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		start := p.newest()
+		at := start
+		var names []*event.PDU
+		for _, name := range []string{"A", "B", "C", "D"} {
+			names = append(names, p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), fmt.Sprintf(`{"membership":"join","displayname":%q}`, name), at))
+			at = names[len(names)-1].ID
+		}
+		unseen := p.say("unseen", at)
+		before := p.say("before", unseen.ID)
+		last := p.say("last", before.ID)
+		other := p.say("on another branch", start)
+		p.hides[unseen.ID] = true
+		delete(p.events, names[1].ID) // B cannot be had
+		p.asked = nil
+		p.deliver(last)
+		if !slices.Contains(p.asked, "state_ids") {
+			t.Errorf("the state was not asked for: %v", p.asked)
+		}
+		p.deliver(other)
+		p.wantShown("on another branch")
+		p.want(event.TypeMember, string(remoteCharlie), `{"membership":"join"}`)
+	})
+}
+
 func TestARedactionMayComeBeforeItsTarget(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
 		target := p.say("secret", p.newest())
 		content := fmt.Sprintf(`{"redacts":%q}`, target.ID)
 		redaction := p.redact(target, content)
-		p.hides[target.ID] = true
 		p.deliver(redaction)
 		p.deliver(target)
 		for _, ev := range timeline(t, p.s, p.e, p.room) {
@@ -518,7 +565,10 @@ func TestARedactionMayComeBeforeItsTarget(t *testing.T) {
 func (p *peer) redact(target *event.PDU, content string) *event.PDU {
 	p.t.Helper()
 	proto := event.Proto{Room: p.room, Type: event.TypeRedaction, Sender: remoteCharlie, Content: jsontext.Value(content), Redacts: target.ID,
-		OriginServerTS: 1_800_000_000_000, Depth: target.Depth + 1, PrevEvents: []event.Ref{target.Ref()}}
+		OriginServerTS: 1_800_000_000_000, Depth: target.Depth}
+	for _, name := range target.PrevEvents {
+		proto.PrevEvents = append(proto.PrevEvents, p.events[name].Ref())
+	}
 	for _, name := range target.AuthEvents {
 		proto.AuthEvents = append(proto.AuthEvents, p.events[name].Ref())
 	}
