@@ -561,6 +561,22 @@ func TestARedactionMayComeBeforeItsTarget(t *testing.T) {
 	})
 }
 
+// Moderators need not wait until their server knows what they heard of elsewhere.
+func TestModeratorsRedactWhatIsNotKnownHere(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		p.must(p.e.Join(t.Context(), room.Change{Room: p.room, Sender: bob}))
+		p.learn()
+		target := p.say("secret", p.newest())
+		if _, err := p.e.Redact(t.Context(), p.room, room.Proposal{Sender: bob, Redacts: target.ID, Content: jsontext.Value(`{}`)}); codeOf(err) != "M_NOT_FOUND" {
+			t.Errorf("bob, who may redact his own events only: %v", err)
+		}
+		_, err := p.e.Redact(t.Context(), p.room, room.Proposal{Sender: alice, Redacts: target.ID, Content: jsontext.Value(`{}`)})
+		p.must(err)
+		p.deliver(target)
+		p.wantShown("")
+	})
+}
+
 // redact builds a redaction on the event before its target's.
 func (p *peer) redact(target *event.PDU, content string) *event.PDU {
 	p.t.Helper()

@@ -145,7 +145,8 @@ func (w *writing) transactionEvent(ctx context.Context, tx *store.Tx, p Proposal
 	return all[0].ID, nil
 }
 
-// Redact sends a redaction of an event, if the sender may redact it.
+// Redact sends a redaction of an event, if the sender may redact it. Of an event that is
+// not known here, but maybe on other servers, only who may redact all can tell that.
 // spec: client-server-api#redactions
 func (e *Engine) Redact(ctx context.Context, room id.Room, p Proposal) (id.Event, error) {
 	p.Type, p.StateKey = event.TypeRedaction, nil
@@ -154,28 +155,31 @@ func (e *Engine) Redact(ctx context.Context, room id.Room, p Proposal) (id.Event
 		if sent, err = w.alreadySent(ctx, p); sent != "" || err != nil {
 			return err
 		}
-		var target *Event
-		err = e.store.View(ctx, func(tx *store.Tx) (err error) {
-			var ok bool
-			if target, ok, err = e.Event(tx, w.head.NID, p.Redacts); err == nil && !ok {
-				err = errcode.NotFound("%s is not an event of this room", p.Redacts)
+		var target *event.PDU
+		err = e.store.View(ctx, func(tx *store.Tx) error {
+			ev, ok, err := e.Event(tx, w.head.NID, p.Redacts)
+			if ok {
+				target = ev.PDU
 			}
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if p.Suspended && target.PDU.Sender != p.Sender {
+		if target == nil && !w.mayRedactAll(p.Sender) {
+			return errcode.NotFound("%s is not an event of this room", p.Redacts)
+		}
+		if p.Suspended && (target == nil || target.Sender != p.Sender) {
 			return errcode.UserSuspended()
 		}
-		if target.PDU.Type == event.TypeCreate {
+		if target != nil && target.Type == event.TypeCreate {
 			return errcode.Forbidden("the create event of a room cannot be redacted")
 		}
 		ev, err := w.add(ctx, p)
 		if err != nil {
 			return err
 		}
-		if !authrules.MayRedact(ev.PDU, target.PDU, w.base.Levels) || !w.mayRedactOthers(p.Sender, target.PDU) {
+		if target != nil && !(authrules.MayRedact(ev.PDU, target, w.base.Levels) && (target.Sender == p.Sender || w.mayRedactAll(p.Sender))) {
 			return errcode.Forbidden("your power level does not let you redact this event")
 		}
 		sent = ev.ID
@@ -184,9 +188,9 @@ func (e *Engine) Redact(ctx context.Context, room id.Room, p Proposal) (id.Event
 	return sent, err
 }
 
-// mayRedactOthers: servers let each other redact events of their own users, so
-// that among the users of one server is ours to judge.
+// mayRedactAll: servers let each other redact events of their own users, so that who
+// among the users of one server may redact the others' events is ours to judge.
 // spec: client-server-api#permissions redact
-func (w *writing) mayRedactOthers(sender id.User, target *event.PDU) bool {
-	return target.Sender == sender || w.base.Levels.UserLevel(sender) >= w.base.Levels.Redact()
+func (w *writing) mayRedactAll(sender id.User) bool {
+	return w.base.Levels.UserLevel(sender) >= w.base.Levels.Redact()
 }
