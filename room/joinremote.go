@@ -29,55 +29,67 @@ func (e *Engine) isResident(ctx context.Context, room id.Room) (bool, error) {
 	return ok && len(h.Locals) > 0, err
 }
 
-// candidates are the servers that may know a room: those that the user named, those of
-// whom they were invited by or heard, and the one that made the room.
-func (e *Engine) candidates(ctx context.Context, c Change) ([]id.Server, error) {
-	list := slices.Clone(c.Via)
+// candidates are the servers that may know a room: those that the user named and those
+// of whom they were invited by or heard; and the founder, which made the room, if none of
+// them can be reached: what the user's choice of servers refuses is refused.
+func (e *Engine) candidates(ctx context.Context, c Change) (list []id.Server, founder id.Server, err error) {
+	list = slices.Clone(c.Via)
 	o, err := e.outsider(ctx, c.Room, c.Target)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if o != nil {
 		list = append(list, o.servers...)
 	}
-	list = append(list, c.Room.Server()) // none in room version 12
+	founder = c.Room.Server() // none in room version 12
+	if len(c.Via) == 0 {
+		list = append(list, founder)
+	}
 	var unique []id.Server
 	for _, s := range list {
 		if s != "" && s != e.options.Server && !slices.Contains(unique, s) {
 			unique = append(unique, s)
 		}
 	}
-	return unique[:min(len(unique), maxVia)], nil
+	if founder == e.options.Server || slices.Contains(unique, founder) {
+		founder = ""
+	}
+	return unique[:min(len(unique), maxVia)], founder, nil
 }
 
-// eachVia asks servers one after the other until one has done what fn asks of it. A
-// server that refuses for good ends it: others would refuse as well.
+// eachVia asks servers one after the other until one has done what fn asks of it.
 func (e *Engine) eachVia(ctx context.Context, c Change, fn func(context.Context, id.Server) error) error {
-	servers, err := e.candidates(ctx, c)
+	servers, founder, err := e.candidates(ctx, c)
 	if err != nil {
 		return err
+	}
+	if founder != "" {
+		servers = append(servers, founder)
 	}
 	if e.options.Network == nil || len(servers) == 0 {
 		return errcode.NotFound("room %s is not known here, and no server that may know it was named", c.Room)
 	}
-	var refusals []error
+	// What a server says of the request itself is worth more than that another is down.
+	var refusal *errcode.Error
 	for _, server := range servers {
+		if server == founder && refusal != nil {
+			break
+		}
 		if err = fn(ctx, server); err == nil {
 			return nil
 		}
 		slog.InfoContext(ctx, "a server did not let us in", "room", c.Room, "user", c.Target, "server", server, "error", err)
-		refusals = append(refusals, err)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-	}
-	// What a server says of the request itself is worth more than that another is down.
-	for _, err := range refusals {
-		if refused := (*errcode.Error)(nil); errors.As(err, &refused) && refused.Status < 500 {
-			return refused
+		if refused := (*errcode.Error)(nil); refusal == nil && errors.As(err, &refused) && refused.Status < 500 {
+			refusal = refused
 		}
 	}
-	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, refusals[len(refusals)-1])
+	if refusal != nil {
+		return refusal
+	}
+	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, err)
 }
 
 func knownVersions() (names []string) {

@@ -141,6 +141,26 @@ func TestJoiningByAnAliasOfAnotherServer(t *testing.T) {
 	}
 }
 
+// The servers that a user names are those that are asked to let him in. The one that
+// made the room, which its id tells, is asked only where none of them is there at all.
+func TestWhoseServersRefuseIsNotLetInByTheFounder(t *testing.T) {
+	n := server.NewNetwork(t)
+	a, b, c := n.Start(), n.Start(), n.Start()
+	alice, bob, charlie := a.Register("alice"), b.Register("bob"), c.Register("charlie")
+	allowed := alice.MustDo("POST", client+"v3/createRoom", server.Object{"preset": "public_chat", "room_version": "10"})["room_id"].(string)
+	room := alice.MustDo("POST", client+"v3/createRoom", server.Object{"room_version": "10",
+		"power_level_content_override": server.Object{"invite": 100},
+		"initial_state": []any{server.Object{"type": "m.room.join_rules", "content": server.Object{
+			"join_rule": "restricted", "allow": []any{server.Object{"type": "m.room_membership", "room_id": allowed}},
+		}}}})["room_id"].(string)
+	join(bob, allowed, a)
+	join(charlie, allowed, a)
+	join(bob, room, a)
+	path := client + "v3/join/" + esc(room)
+	expect(t, charlie, 400, "M_UNABLE_TO_GRANT_JOIN", "POST", path+"?via="+url.QueryEscape(string(b.Name())), nil)
+	charlie.MustDo("POST", path+"?via=127.0.0.1:1", nil)
+}
+
 // spec: client-server-api#get_matrixclientv1roomsroomidtimestamp_to_event
 func TestTimesBeforeTheJoinAreFoundElsewhere(t *testing.T) {
 	a, b := server.StartPair(t)
