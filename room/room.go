@@ -157,11 +157,12 @@ func (e *Engine) Head(ctx context.Context, name id.Room) (*Head, bool, error) {
 }
 
 // creationTime is now, but never the same twice: rooms are named by the hash of
-// their create event, and two rooms of one user may differ in nothing else.
+// their create event, and two rooms of one user may differ in nothing else. It is rounded
+// up, so that no room is as old as a moment before somebody asked for it.
 func (e *Engine) creationTime() int64 {
 	for {
 		last := e.lastCreation.Load()
-		if t := max(now(), last+1); e.lastCreation.CompareAndSwap(last, t) {
+		if t := max(now()+1, last+1); e.lastCreation.CompareAndSwap(last, t) {
 			return t
 		}
 	}

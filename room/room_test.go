@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -402,4 +403,25 @@ func TestRoomsMadeAtOnceAreDifferent(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A moment before somebody asked for a room it did not exist, also when both are counted
+// in milliseconds.
+func TestARoomIsYoungerThanTheWishForIt(t *testing.T) {
+	s := storetest.Open(t, nil)
+	e := newEngine(t, s)
+	for range 5 {
+		before := time.Now().UnixMilli()
+		name, err := e.Create(t.Context(), room.Creation{Creator: alice, Preset: "public_chat"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := before
+		for _, ev := range timeline(t, s, e, name) {
+			if ev.TS <= before || ev.TS < last {
+				t.Errorf("%s has the time %d, after %d, in a room that was asked for at %d", ev.PDU.Type, ev.TS, last, before)
+			}
+			last = ev.TS
+		}
+	}
 }

@@ -304,6 +304,8 @@ func (w *writing) build(p Proposal, a auth) (*event.PDU, error) {
 	case p.Timestamp != 0:
 	case w.head.Create == nil:
 		proto.OriginServerTS = w.engine.creationTime()
+	case w.base.Create == nil:
+		proto.OriginServerTS = max(now(), w.head.Create.OriginServerTS)
 	default:
 		proto.OriginServerTS = now()
 	}
