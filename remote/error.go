@@ -18,6 +18,8 @@ type Error struct {
 	Server id.Server
 	// Status is what the server answered with; 0: there was no answer.
 	Status int
+	// Bare: the answer was none of a Matrix server, as it had no errcode.
+	Bare bool
 	// Err is an *errcode.Error where the server answered with one.
 	Err error
 }
@@ -69,6 +71,13 @@ func unrecognized(err error) bool {
 	return ok && e.Code == "M_UNRECOGNIZED"
 }
 
+// isBare says whether a request was refused without a Matrix error: there may be no such
+// endpoint, and something else took it for its own.
+func isBare(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Bare && e.Status == http.StatusBadRequest
+}
+
 // maxErrorBody bounds what is read of an error.
 const maxErrorBody = 64 << 10
 
@@ -87,6 +96,7 @@ func answerError(server id.Server, resp *http.Response) *Error {
 	}
 	code, _ := doc["errcode"].(string)
 	text, _ := doc["error"].(string)
+	failure.Bare = code == ""
 	switch {
 	case code != "":
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:

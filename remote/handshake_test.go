@@ -426,6 +426,16 @@ func TestMedia(t *testing.T) {
 		rw.Header().Set("Content-Type", "text/css")
 		io.WriteString(rw, "old")
 	})
+	w.serve("plain.example:8448", "plain.example", func(rw http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/_matrix/federation/v1/media/download/m1":
+			http.Error(rw, "what?", http.StatusBadRequest)
+		case "/_matrix/federation/v1/media/download/m2":
+			refuse(rw, errcode.InvalidParam("no such name"))
+		default:
+			io.WriteString(rw, "plain")
+		}
+	})
 	for _, test := range []struct {
 		from            id.Server
 		file            string
@@ -441,6 +451,8 @@ func TestMedia(t *testing.T) {
 		{from: "b.example", file: "m4", wantError: true},
 		{from: "b.example", file: "none", wantError: true},
 		{from: "old.example", file: "m1", kind: "text/css", body: "old"},
+		{from: "plain.example", file: "m1", kind: "text/plain; charset=utf-8", body: "plain"},
+		{from: "plain.example", file: "m2", wantError: true},
 	} {
 		f, err := a.MediaDownload(t.Context(), test.from, test.file, time.Second)
 		if test.thumbnail {

@@ -69,7 +69,7 @@ func (c *Client) file(ctx context.Context, from id.Server, what, mediaID string,
 	resp, err := c.send(ctx, from, &request{
 		method: http.MethodGet, path: fedPath("v1/media/"+what, mediaID), query: q, limit: maxFile, within: within, stream: true,
 	})
-	if unrecognized(err) {
+	if unrecognized(err) || isBare(err) {
 		return c.openFile(ctx, from, what, mediaID, within, q)
 	}
 	if err != nil {
