@@ -60,6 +60,10 @@ type deviceLists struct {
 	changed map[store.UserNID]bool
 	joined  map[store.UserNID]bool // share a room in which one of both is new
 	gone    map[store.UserNID]bool // shared a room that one of both has left
+	// entered: the viewer joined a room. Who meets others there is told of himself too: his
+	// devices may not know of each other what those others now ask for. Other servers do
+	// so, and the conformance suite wants it.
+	entered bool
 }
 
 func (d *deviceLists) find(rooms []store.RoomNID) error {
@@ -81,6 +85,9 @@ func (d *deviceLists) find(rooms []store.RoomNID) error {
 	}
 	if err := d.dropOldAcquaintances(); err != nil {
 		return err
+	}
+	if d.entered && len(d.joined) > 0 {
+		d.changed[d.viewer] = true
 	}
 	maps.Copy(d.changed, d.joined)
 	return d.dropSharing()
@@ -110,6 +117,7 @@ func (d *deviceLists) room(me store.Member) (err error) {
 	isIn := me.Membership == store.Join
 	isNew := isIn && me.Position > d.after
 	wasIn := isIn && !isNew
+	d.entered = d.entered || isNew
 	if !wasIn {
 		if wasIn, err = d.wasJoined(room, d.viewer); err != nil {
 			return err

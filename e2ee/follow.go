@@ -195,12 +195,30 @@ func (i introduction) send(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
+	told := map[id.Device]bool{}
+	tell := func(u DeviceListUpdate) error {
+		told[u.Device] = true
+		return queueEDU(tx, tx.NextPosition(), i.to, typeDeviceListUpdate, u)
+	}
 	for _, k := range keys[:min(len(keys), maxIntroduced)] {
 		u := DeviceListUpdate{User: i.name, Device: k.Device, StreamID: last, PrevID: []int64{}}
 		if err := u.describe(tx, i.user); err != nil {
 			return err
 		}
-		if err := queueEDU(tx, tx.NextPosition(), i.to, typeDeviceListUpdate, u); err != nil {
+		if err := tell(u); err != nil {
+			return err
+		}
+	}
+	devices, err := tx.Devices.List(i.name)
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if told[d.ID] || len(told) >= maxIntroduced {
+			continue
+		}
+		// It has no keys, yet it is a device of the user's.
+		if err := tell(DeviceListUpdate{User: i.name, Device: d.ID, Name: d.DisplayName, StreamID: last, PrevID: []int64{}}); err != nil {
 			return err
 		}
 	}

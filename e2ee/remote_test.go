@@ -498,6 +498,10 @@ func TestNewServersAreToldOfDevices(t *testing.T) {
 		defer func() { stop(); w.must(<-ended) }()
 		w.publish(bob, "bob")
 		r1, r2 := w.share(alice), w.share(alice)
+		w.update(func(tx *store.Tx) error {
+			_, err := tx.Devices.Insert(charlie, store.Device{ID: "no keys"})
+			return err
+		})
 		for _, r := range []id.Room{r1, r2} {
 			w.meet(r, dora)
 		}
@@ -509,6 +513,12 @@ func TestNewServersAreToldOfDevices(t *testing.T) {
 		got := w.told(before)
 		if len(got) != 1 || text(t, got[0].to) != `["hs1.example"]` || w.update1(got[0]).Device != "bob" || len(w.update1(got[0]).PrevID) != 0 {
 			t.Errorf("told %v", got)
+		}
+		before = w.position()
+		w.join(r1, charlie)
+		synctest.Wait()
+		if got = w.told(before); len(got) != 2 || w.update1(got[1]).Device != "no keys" || w.update1(got[1]).Deleted {
+			t.Errorf("told of devices without keys %v", got)
 		}
 		before = w.position()
 		w.join(r2, bob)
