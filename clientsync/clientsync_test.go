@@ -504,8 +504,13 @@ func TestJoiningBringsTheRoomWhole(t *testing.T) {
 		}
 		j = s.sync(bob, since, withFilter(`{"room":{"timeline":{"types":["m.room.message"]}}}`)).Rooms.Join[r]
 		s.want("messages", j.timeline(), "one two")
-		if j.Timeline.Limited {
-			t.Error("all messages are there, but limited")
+		if !j.Timeline.Limited {
+			t.Error("a room that bob came into is shown as if nothing had been before")
+		}
+		own := s.publicRoom(bob)
+		forget()
+		if s.sync(bob, a.NextBatch).Rooms.Join[own].Timeline.Limited {
+			t.Error("of the room that bob made all is there, but limited")
 		}
 	})
 }

@@ -82,6 +82,8 @@ type span struct {
 	whole bool
 	// rejoined: the client may hold an older part of the timeline, which does not join on to this one.
 	rejoined bool
+	// entered: the user came into the room since the client last asked.
+	entered bool
 	// stateAt is the version of the state at to; noState: the user may know none.
 	stateAt int64
 	noState bool
@@ -140,7 +142,7 @@ func (y *response) joinedHistory(tx *store.Tx, j *job, newly, whole bool) (bool,
 		if err != nil {
 			return false, err
 		}
-		sp.rejoined = sp.view.WasJoined(known)
+		sp.rejoined, sp.entered = sp.view.WasJoined(known), true
 	}
 	if sp.stateAt, err = y.s.rooms.StateVersionAt(tx, sp.view.Room, sp.to); err != nil {
 		return false, err

@@ -29,6 +29,7 @@ type timeline struct {
 	// gapless says that the state events after start are all among events, so
 	// that a client which follows them arrives at the right state.
 	gapless bool
+	cut     int64           // depth of the newest event for the client that is not among events
 	members bool            // there is a member event after start
 	joined  []store.UserNID // whose member events are joins
 }
@@ -58,7 +59,7 @@ func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 				return t, err
 			}
 			if wanted && len(t.events) == limit {
-				t.limited = true
+				t.limited, t.cut = true, ev.Depth
 				return t.reversed(), nil
 			}
 			t.take(ev, places[i].Position, wanted)
@@ -67,7 +68,7 @@ func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 			if from != sp.from {
 				t.limited, t.start = true, from
 			} else {
-				t.end(sp, places, events)
+				t.end(y, sp, places, events)
 			}
 			return t.reversed(), nil
 		}
@@ -104,7 +105,7 @@ func (t *timeline) take(ev *room.Event, position int64, wanted bool) {
 }
 
 // end notes that there is nothing more in the span. What is before it the client has seen.
-func (t *timeline) end(sp *span, places []store.Place, events []*room.Event) {
+func (t *timeline) end(y *response, sp *span, places []store.Place, events []*room.Event) {
 	if sp.from != math.MinInt64 {
 		t.start = sp.from
 		return
@@ -114,8 +115,10 @@ func (t *timeline) end(sp *span, places []store.Place, events []*room.Event) {
 	}
 	first := len(events) - 1
 	t.start = places[first].Position - 1
-	// Other servers may know what came before the first event that is known here.
-	t.limited = sp.rejoined || events[first].PDU.Type != event.TypeCreate
+	// Other servers may know what came before the first event that is known here. And of
+	// whoever comes into a room that others made, clients and the conformance suite expect
+	// that there is more before, also where a page has it all: they ask, and get nothing.
+	t.limited = sp.rejoined || events[first].PDU.Type != event.TypeCreate || sp.entered && events[first].Sender != y.user
 }
 
 func (t timeline) reversed() timeline {
