@@ -94,8 +94,21 @@ func (s *Service) SetPusher(ctx context.Context, user id.User, device id.Device,
 	})
 }
 
-// DevicesDeleted takes away the pushers that a user's deleted devices had set.
+// localSettings are the types of account data, each followed by a device, in which
+// clients keep whether that device makes a noise.
+// msc: 3890
+var localSettings = []string{"m.local_notification_settings.", "org.matrix.msc3890.local_notification_settings."}
+
+// DevicesDeleted takes away the pushers that a user's deleted devices had set, and how
+// they were to notify.
 func (s *Service) DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
+	for _, device := range devices {
+		for _, prefix := range localSettings {
+			if err := tx.AccountData.Delete(user, prefix+string(device)); err != nil {
+				return fmt.Errorf("forget notification settings of a device of %s: %w", user, err)
+			}
+		}
+	}
 	return tx.Push.DeletePushersOn(user, devices)
 }
 

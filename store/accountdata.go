@@ -27,6 +27,7 @@ const (
 	setAccountData  = `INSERT INTO account_data (user_id, account_data_type, stream_id, content) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (user_id, account_data_type) DO UPDATE SET stream_id = excluded.stream_id, content = excluded.content`
 	deleteAccountData = `DELETE FROM account_data WHERE user_id = $1`
+	deleteOneAccount  = `DELETE FROM account_data WHERE user_id = $1 AND account_data_type = $2`
 
 	getRoomAccountData    = `SELECT content FROM room_account_data WHERE user_id = $1 AND room_id = $2 AND account_data_type = $3`
 	listOfRoomAccountData = `SELECT room_id, account_data_type, content, stream_id FROM room_account_data WHERE user_id = $1 AND room_id = $2 AND stream_id > $3 ORDER BY stream_id`
@@ -108,6 +109,12 @@ func (t AccountData) SetRoom(u id.User, room id.Room, typ string, content jsonte
 	}
 	t.tx.Touch(stream.RoomAccount, roomNID, nid)
 	return nil
+}
+
+// Delete forgets one type of global account data.
+func (t AccountData) Delete(u id.User, typ string) error {
+	_, err := t.tx.exec(deleteOneAccount, string(u), typ)
+	return err
 }
 
 // DeleteAll forgets all account data and filters of a user.

@@ -47,6 +47,22 @@ func TestAccountData(t *testing.T) {
 	}
 }
 
+// How a device notifies is of no use without the device.
+// msc: 3890
+func TestNotificationSettingsOfADeviceGoWithIt(t *testing.T) {
+	s := server.Start(t)
+	alice := s.Register("alice")
+	other := s.Login("alice")
+	const path = v3 + "/user/@alice:localhost/account_data/"
+	const of = "org.matrix.msc3890.local_notification_settings."
+	alice.MustDo("PUT", path+of+other.Device, object{"is_silenced": true})
+	alice.MustDo("PUT", path+of+"THIRD", object{"is_silenced": true})
+	other.MustDo("POST", v3+"/logout", object{})
+	status, r := alice.Do("GET", path+of+other.Device, nil)
+	refused(t, "of a device that is gone", status, r, 404, "M_NOT_FOUND")
+	alice.MustDo("GET", path+of+"THIRD", nil)
+}
+
 func TestTags(t *testing.T) {
 	s := server.Start(t)
 	alice, bob := s.Register("alice"), s.Register("bob")
