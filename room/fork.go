@@ -191,20 +191,22 @@ func distinct(states []*StateMap) []*StateMap {
 	return kept
 }
 
-// resolved puts what was decided in the place of what the states differ in. In version
-// 1, an entry that only some states have is no matter of dispute.
+// resolved puts what was decided in the place of what the states differ in. It may be
+// more: an entry that no state has comes back with events that rest on it. In version 1,
+// an entry that only some states have is no matter of dispute.
 func resolved(g *stateres.Graph, states []*StateMap, decided, unconflicted stateres.Set) *StateMap {
 	m := states[0]
 	for _, other := range states[1:] {
 		for _, c := range states[0].Diff(other) {
-			if i, ok := g.Find(decided, stateres.Key(c.Key)); ok {
+			if i, ok := g.Find(unconflicted, stateres.Key(c.Key)); ok {
 				m = m.Set(c.Key, g.NID(i))
-			} else if i, ok := g.Find(unconflicted, stateres.Key(c.Key)); ok {
-				m = m.Set(c.Key, g.NID(i))
-			} else {
+			} else if _, ok := g.Find(decided, stateres.Key(c.Key)); !ok {
 				m = m.Without(c.Key)
 			}
 		}
+	}
+	for _, i := range decided {
+		m = m.Set(store.StateKey(g.Key(i)), g.NID(i))
 	}
 	return m
 }

@@ -61,8 +61,11 @@ func (m *StateMap) Set(key store.StateKey, event store.EventNID) *StateMap {
 	}
 	at := max(0, m.pageOf(key))
 	old := *m.pages[at]
-	c := &StateMap{pages: slices.Clone(m.pages), n: m.n}
 	i, found := find(old, key)
+	if found && old[i] == entry {
+		return m
+	}
+	c := &StateMap{pages: slices.Clone(m.pages), n: m.n}
 	if found {
 		fresh := slices.Clone(old)
 		fresh[i] = entry

@@ -1,0 +1,58 @@
+package room_test
+
+import (
+	"maps"
+	"testing"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/store/storetest"
+)
+
+const remoteDora = id.User("@dora:elsewhere.example")
+
+// merge makes a message after several events that the peer sees a certain state after,
+// which is for a test to know: the peer resolves nothing.
+func (p *peer) merge(state map[event.StateTuple]*event.PDU, prev ...id.Event) *event.PDU {
+	p.t.Helper()
+	saved := map[id.Event]map[event.StateTuple]*event.PDU{}
+	for _, name := range prev {
+		saved[name], p.after[name] = p.after[name], state
+	}
+	pdu := p.say("merge", prev...)
+	maps.Copy(p.after, saved)
+	return pdu
+}
+
+// A membership that a merge took away is an event that others were authorised by. If these are
+// in dispute again, so is it, though none of the states to resolve has it: it may come back.
+// spec: rooms/v2#definitions (the auth difference)
+func TestAMembershipThatNoBranchHasComesBack(t *testing.T) {
+	for _, version := range []string{"2", "6", "11"} {
+		t.Run("version "+version, func(t *testing.T) {
+			p := newPeer(t, storetest.Open(t, nil), version)
+			users := `"users":{"@alice:localhost":100,"@charlie:elsewhere.example":100}`
+			root := p.local("m.room.power_levels", `{"events":{"slot":0},`+users+`}`)
+
+			closed := p.set(remoteCharlie, event.TypeJoinRules, `{"join_rule":"invite"}`, root)
+			dora := p.member(remoteDora, "join", root)
+			slot := p.set(remoteDora, "slot", `{"by":"dora"}`, dora.ID)
+			state := maps.Clone(p.after[closed.ID])
+			state[slot.Tuple()] = slot // authorised by dora's join, which does not stand
+			first := p.merge(state, closed.ID, slot.ID)
+			p.deliver(closed, dora, slot, first)
+			p.want(event.TypeMember, string(remoteDora), "")
+			p.want("slot", "", `{"by":"dora"}`)
+
+			open := p.set(remoteCharlie, event.TypeJoinRules, `{"join_rule":"public"}`, first.ID)
+			other := p.set(remoteCharlie, "slot", `{"by":"charlie"}`, first.ID)
+			state = maps.Clone(p.after[open.ID])
+			state[other.Tuple()], state[dora.Tuple()] = other, dora
+			second := p.merge(state, open.ID, other.ID)
+			said := p.build(remoteDora, "m.room.message", nil, `{"msgtype":"m.text","body":"still here"}`, second.ID)
+			p.deliver(open, other, second, said)
+			p.want(event.TypeMember, string(remoteDora), `{"membership":"join"}`)
+			p.wantShown("merge", "merge", "still here")
+		})
+	}
+}
