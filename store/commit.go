@@ -23,10 +23,14 @@ type Pending struct {
 // Update runs fn in a transaction and returns when it is on disk, or with the
 // error of fn or of the commit; then nothing of it is. Several updates share
 // one transaction, each in a savepoint of its own, in the order of their calls.
-// fn must not wait for anything but the database, and not keep tx. When ctx
-// ends first the write may still happen.
+// fn must not wait for anything but the database, and not keep tx. When ctx has ended
+// already there is no write; when it ends later, Update returns what became of the
+// write all the same: fn uses what the caller goes on with.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
-	return s.Enqueue(fn).Wait(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.Enqueue(fn).outcome()
 }
 
 // Enqueue puts a write in the queue; writes are committed in the order of Enqueue.
@@ -56,6 +60,11 @@ func (p *Pending) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return p.outcome()
+}
+
+func (p *Pending) outcome() error {
+	<-p.done
 	if p.panicked != nil {
 		panic(p.panicked)
 	}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -30,6 +31,27 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 			return nil
 		}); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// A caller that goes on while its function still runs would share variables with it.
+func TestAWriteUnderWayIsAwaitedWhenItsRequestIsGone(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		ctx, gone := context.WithCancel(t.Context())
+		n := 0
+		err := s.Update(ctx, func(tx *store.Tx) error {
+			gone()
+			n++
+			_, err := tx.IDs.Server("one.example")
+			n++
+			return err
+		})
+		if err != nil || n != 2 {
+			t.Errorf("returned %v at step %d", err, n)
+		}
+		if err := s.Update(ctx, func(*store.Tx) error { n++; return nil }); !errors.Is(err, context.Canceled) || n != 2 {
+			t.Errorf("a request that is gone writes: %v", err)
 		}
 	})
 }
