@@ -16,8 +16,8 @@ type downList struct {
 }
 
 type downState struct {
-	failures int
-	until    time.Time
+	failures    int
+	last, until time.Time
 }
 
 // ErrDown is in the error of a request that was not sent, because the server
@@ -40,6 +40,16 @@ func (c *Client) Down(server id.Server) (until time.Time, down bool) {
 	return s.until, c.now().Before(s.until)
 }
 
+// leftAlone says whether a request to a server fails at once. pause bounds for how long
+// after a failure that is so; 0: only the list does.
+func (c *Client) leftAlone(server id.Server, pause time.Duration) bool {
+	c.down.mu.Lock()
+	defer c.down.mu.Unlock()
+	s := c.down.servers[server]
+	now := c.now()
+	return now.Before(s.until) && (pause == 0 || now.Before(s.last.Add(pause)))
+}
+
 // Up notes that a server shows life: it answered, or sent a request that was its own.
 func (c *Client) Up(server id.Server) {
 	c.down.mu.Lock()
@@ -58,6 +68,8 @@ func (c *Client) failed(server id.Server) {
 	defer c.down.mu.Unlock()
 	s := c.down.servers[server]
 	if now.Before(s.until) {
+		s.last = now
+		c.down.servers[server] = s
 		return
 	}
 	if c.down.servers == nil {
@@ -67,6 +79,7 @@ func (c *Client) failed(server id.Server) {
 		c.down.trim(now)
 	}
 	s.failures++
+	s.last = now
 	s.until = now.Add(min(firstWait<<min(s.failures-1, 20), maxWait))
 	c.down.servers[server] = s
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -217,11 +218,23 @@ func (c *Client) GetRoomComplexity(ctx context.Context, to id.Server, r id.Room)
 	return answer.V1, err
 }
 
+// How long a policy server may take, and how long one that did not answer is left
+// alone: nothing can be said in its rooms without it, so that it matters to notice soon
+// that it is back, and that few wait for it while it is not.
+const (
+	policyTime  = 10 * time.Second
+	policyPause = 30 * time.Second
+)
+
 // SignByPolicyServer asks a policy server to sign an event. The answer has its
-// signatures by server and key id; none: it will not.
+// signatures by server and key id; none: it will not. A policy server may share this
+// server's name.
 // spec: server-server-api#post_matrixpolicyv1sign
 func (c *Client) SignByPolicyServer(ctx context.Context, to id.Server, p *event.PDU) (map[id.Server]map[id.Key]string, error) {
 	var signatures map[id.Server]map[id.Key]string
-	err := c.ask(ctx, to, request{method: http.MethodPost, path: "/_matrix/policy/v1/sign", body: p.JSON}, &signatures)
+	err := c.ask(ctx, to, request{
+		method: http.MethodPost, path: "/_matrix/policy/v1/sign", body: event.AppendFederation(nil, p, nil),
+		within: policyTime, pause: policyPause, self: true, limit: maxErrorBody,
+	}, &signatures)
 	return signatures, err
 }

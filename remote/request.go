@@ -34,6 +34,8 @@ type request struct {
 	stream bool          // the answer may take long, but not stand still
 	open   bool          // not signed: everybody may ask for it
 	insist bool          // also of a server that seems down
+	pause  time.Duration // longest time that a server that seems down is left alone; 0: as long as usual
+	self   bool          // may be for this server's own name, under which others answer some paths
 	once   bool          // sending it twice is not the same as sending it once
 
 	header string // Authorization, see sign
@@ -89,7 +91,7 @@ func badAnswer(server id.Server, err error) error {
 // send sends a request; the answer's status is 200 and its body is bounded. What
 // can be repeated without harm is tried once more when the connection fails.
 func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Response, error) {
-	if to == c.options.Server {
+	if to == c.options.Server && !rq.self {
 		return nil, errors.New("a server does not ask itself")
 	}
 	if !c.permits(to) {
@@ -98,7 +100,7 @@ func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Res
 	if _, err := id.ParseServer(string(to)); err != nil {
 		return nil, errcode.InvalidParam("%v", err)
 	}
-	if _, down := c.Down(to); down && !rq.insist {
+	if !rq.insist && c.leftAlone(to, rq.pause) {
 		return nil, &Error{Server: to, Err: ErrDown}
 	}
 	if err := c.sign(to, rq); err != nil {

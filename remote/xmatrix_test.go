@@ -213,7 +213,7 @@ func TestAServerThatSeemedDownIsUpOnceItAsks(t *testing.T) {
 	b := w.peer("b.example")
 	for range 5 {
 		b.failed("a.example")
-		b.down.servers["a.example"] = downState{b.down.servers["a.example"].failures, time.Time{}}
+		b.down.servers["a.example"] = downState{failures: b.down.servers["a.example"].failures}
 	}
 	b.failed("a.example")
 	a := w.peer("a.example")

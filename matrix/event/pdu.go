@@ -94,5 +94,6 @@ const (
 	TypeTombstone         = "m.room.tombstone"
 	TypeServerACL         = "m.room.server_acl"
 	TypeRedaction         = "m.room.redaction"
+	TypePolicy            = "m.room.policy"
 	TypeSpaceChild        = "m.space.child"
 )

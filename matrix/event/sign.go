@@ -79,7 +79,7 @@ func (p *PDU) isThirdPartyInvite() bool {
 // user's server on an invite, of the authorising server on a restricted join,
 // of a policy server. The caller answers for what it signs.
 func (p *PDU) AddSignature(server id.Server, keyID id.Key, key ed25519.PrivateKey) (*PDU, error) {
-	return p.withSignature(server, keyID, ed25519.Sign(key, p.appendSigned(nil)))
+	return p.WithSignature(server, keyID, ed25519.Sign(key, p.appendSigned(nil)))
 }
 
 // WithSignatureOf returns the event with the signature added that another copy
@@ -93,10 +93,11 @@ func (p *PDU) WithSignatureOf(other *PDU, server id.Server, keyID id.Key) (*PDU,
 	if err != nil {
 		return nil, fmt.Errorf("%s, %s: %w", server, keyID, signing.ErrInvalid)
 	}
-	return p.withSignature(server, keyID, sig)
+	return p.WithSignature(server, keyID, sig)
 }
 
-func (p *PDU) withSignature(server id.Server, keyID id.Key, sig []byte) (*PDU, error) {
+// WithSignature returns the event with one more signature, which is not verified.
+func (p *PDU) WithSignature(server id.Server, keyID id.Key, sig []byte) (*PDU, error) {
 	sigs, err := signing.AppendSignatures(nil, canonical.Get(p.JSON, "signatures"), server, keyID, sig)
 	if err != nil {
 		return nil, err
