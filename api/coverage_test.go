@@ -32,7 +32,7 @@ var absent = []struct{ part, why string }{
 	{"/_matrix/policy/v1/sign", "this server is no policy server"},
 	{"/_matrix/federation/", "federation: next"},
 	{"/_matrix/app/", "called by us"},
-	{"/.well-known/matrix/policy_server", "policy servers: later"},
+	{"/.well-known/matrix/policy_server", "this server is no policy server"},
 	{"/auth_metadata", "OAuth 2.0: later"},
 	{"/sso/", "single sign-on: later"},
 	{"/voip/", "calls: later"},

@@ -23,6 +23,9 @@ type arrival struct {
 	states map[id.Event]*StateMap
 	// forward: the other servers in the room are to be told of it.
 	forward bool
+	// asked is the policy server that was asked to sign it if need be; refusal: it did not.
+	asked   *policyServer
+	refusal error
 }
 
 // verdict is what became of an event.
@@ -153,7 +156,10 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		return nil, err
 	}
 	if !late {
-		if reason, err = w.deniedNow(tx, ev.PDU); err != nil {
+		if reason, err = w.deniedNow(tx, ev.PDU); err == nil && reason == nil {
+			reason, err = w.notRecommended(tx, a) // 7
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -481,9 +487,12 @@ func (w *writing) changesTo(tx *store.Tx, to *StateMap, arriving *Event) ([]chan
 
 // refusal is a verdict as other servers are told it.
 func (v verdict) refusal() error {
+	told := (*errcode.Error)(nil) // by the room's policy server
 	switch {
 	case v.event == nil || v.event.Flags&(store.Rejected|store.SoftFailed) == 0:
 		return nil
+	case errors.As(v.reason, &told):
+		return told
 	case v.reason != nil:
 		return errcode.Forbidden("the event is not allowed: %s", v.reason)
 	}

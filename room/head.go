@@ -23,6 +23,7 @@ type Head struct {
 	// Kept decoded, since every event is judged by them.
 	Create, PowerLevels, JoinRules, HistoryVisibility *event.PDU
 	Levels                                            *authrules.PowerLevels
+	policy                                            *policyServer // that the state names, in the room or not
 
 	extremities []*Event
 	servers     *servers
@@ -62,7 +63,7 @@ func (e *Engine) readHead(tx *store.Tx, room id.Room) (*Head, error) {
 	if h.servers, err = readServers(tx, row.NID); err != nil {
 		return nil, fmt.Errorf("read servers in %s: %w", room, err)
 	}
-	for _, t := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules, event.TypeHistoryVisibility} {
+	for _, t := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules, event.TypeHistoryVisibility, event.TypePolicy} {
 		ev, ok, err := e.StateEvent(tx, h, event.StateTuple{Type: t})
 		if err != nil {
 			return nil, fmt.Errorf("read %s of %s: %w", t, room, err)
@@ -91,6 +92,8 @@ func (h *Head) decode(t event.StateTuple, p *event.PDU) (levels bool) {
 		h.JoinRules = p
 	case event.TypeHistoryVisibility:
 		h.HistoryVisibility = p
+	case event.TypePolicy:
+		h.policy = parsePolicy(p)
 	}
 	return false
 }

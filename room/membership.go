@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -115,7 +116,7 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 }
 
 func (e *Engine) joinLocal(ctx context.Context, c Change) error {
-	return e.write(ctx, c.Room, func(w *writing) error {
+	return e.compose(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)
 		if err != nil || m == store.Join && c.Content == nil {
 			return err
@@ -157,7 +158,7 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 	} else if !here && e.options.Network != nil {
 		return e.knockRemote(ctx, c)
 	}
-	return e.write(ctx, c.Room, func(w *writing) error {
+	return e.compose(ctx, c.Room, func(w *writing) error {
 		if m, err := w.membership(ctx, c.Sender); err != nil || m == store.Knock {
 			return err
 		}
@@ -171,7 +172,7 @@ func (e *Engine) Invite(ctx context.Context, c Change) error {
 	if e.isRemote(c.Target) {
 		return e.inviteRemote(ctx, c)
 	}
-	return e.write(ctx, c.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Invite, "") })
+	return e.compose(ctx, c.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Invite, "") })
 }
 
 // isRemote says whether a user is one of another server that can be reached.
@@ -195,7 +196,7 @@ func (e *Engine) Leave(ctx context.Context, c Change) error {
 			return e.leaveRemote(ctx, c, o)
 		}
 	}
-	return e.write(ctx, c.Room, func(w *writing) error {
+	return e.compose(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)
 		switch {
 		case err != nil || m == store.Leave:
@@ -210,7 +211,7 @@ func (e *Engine) Leave(ctx context.Context, c Change) error {
 // Kick ends another's membership.
 // spec: client-server-api#post_matrixclientv3roomsroomidkick
 func (e *Engine) Kick(ctx context.Context, c Change) error {
-	return e.write(ctx, c.Room, func(w *writing) error {
+	return e.compose(ctx, c.Room, func(w *writing) error {
 		switch m, err := w.membership(ctx, c.Target); {
 		case err != nil:
 			return err
@@ -226,12 +227,12 @@ func (e *Engine) Kick(ctx context.Context, c Change) error {
 // Ban bans the target, whether they are in the room or not.
 // spec: client-server-api#banning-users-in-a-room
 func (e *Engine) Ban(ctx context.Context, c Change) error {
-	return e.write(ctx, c.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Ban, "") })
+	return e.compose(ctx, c.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Ban, "") })
 }
 
 // Unban lifts a ban.
 func (e *Engine) Unban(ctx context.Context, c Change) error {
-	return e.write(ctx, c.Room, func(w *writing) error {
+	return e.compose(ctx, c.Room, func(w *writing) error {
 		if m, err := w.membership(ctx, c.Target); err != nil {
 			return err
 		} else if m != store.Ban {
@@ -274,14 +275,18 @@ func (e *Engine) UpdateProfile(ctx context.Context, user id.User) error {
 		return err
 	}
 	for _, room := range rooms {
-		err := e.write(ctx, room, func(w *writing) error {
+		err := e.compose(ctx, room, func(w *writing) error {
 			m, err := w.membership(ctx, user)
 			if err != nil || m != store.Join {
 				return err
 			}
 			return w.setMembership(ctx, Change{Sender: user, Target: user}, store.Join, "")
 		})
-		if err != nil {
+		switch refusal := (*errcode.Error)(nil); {
+		case errors.As(err, &refusal):
+			// Of the room's policy server, say: the other rooms are told all the same.
+			slog.InfoContext(ctx, "a room does not take a profile", "room", room, "user", user, "error", err)
+		case err != nil:
 			return fmt.Errorf("profile of %s in %s: %w", user, room, err)
 		}
 	}

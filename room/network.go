@@ -50,6 +50,10 @@ type Network interface {
 	// SendInvite hands an invite to the invited user's server, and returns it with
 	// that server's signature. stripped is a JSON array for the invited user.
 	SendInvite(ctx context.Context, to id.Server, invite *event.PDU, stripped jsontext.Value) (jsontext.Value, error)
+	// SignByPolicyServer asks a policy server to sign an event. The answer has its
+	// signatures by server and key id.
+	// spec: server-server-api#post_matrixpolicyv1sign
+	SignByPolicyServer(ctx context.Context, to id.Server, p *event.PDU) (map[id.Server]map[id.Key]string, error)
 	// ExchangeThirdPartyInvite asks a server in the room to turn an accepted
 	// third-party invite into an invite.
 	ExchangeThirdPartyInvite(ctx context.Context, to id.Server, room id.Room, invite jsontext.Value) error

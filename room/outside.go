@@ -158,6 +158,14 @@ func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
 	if !errors.Is(err, errDraft) {
 		return err
 	}
+	policy, err := e.policyOf(ctx, c.Room)
+	if err != nil {
+		return err
+	}
+	draft, refusal, err := e.signByPolicy(ctx, policy, draft)
+	if err := errors.Join(err, refusal); err != nil {
+		return err
+	}
 	state, err := json.Marshal(outside)
 	if err != nil {
 		return fmt.Errorf("state for an invite: %w", err)
@@ -173,6 +181,15 @@ func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
 	if err := e.options.Network.VerifyEvents(ctx, []*event.PDU{signed})[0]; err != nil {
 		return errcode.New(502, "M_UNKNOWN", "%s returned our invite with signatures that are not valid: %s", c.Target.Server(), err)
 	}
-	_, err = e.arrive(ctx, arrival{pdu: signed, origin: e.options.Server, forward: true})
-	return err
+	if policy != nil && !policy.recommends(signed) {
+		// That server may have returned no signature but its own.
+		if signed, err = signed.WithSignatureOf(draft, policy.via, policyKey); err != nil {
+			return err
+		}
+	}
+	got, err := e.arrive(ctx, arrival{pdu: signed, origin: e.options.Server, forward: true})
+	if err != nil {
+		return err
+	}
+	return got.refusal()
 }

@@ -211,11 +211,8 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 }
 
 // arrive has an event judged of which all is here that it refers to.
-func (e *Engine) arrive(ctx context.Context, a arrival) (got verdict, err error) {
-	err = e.write(ctx, a.pdu.Room, func(w *writing) (err error) {
-		got, err = w.receive(ctx, a)
-		return err
-	})
+func (e *Engine) arrive(ctx context.Context, a arrival) (verdict, error) {
+	got, err := e.receiveSigned(ctx, a)
 	if err != nil {
 		return got, fmt.Errorf("receive %s: %w", a.pdu.ID, err)
 	}

@@ -42,6 +42,8 @@ type peer struct {
 	// forged are events whose signatures are not valid.
 	forged map[id.Event]bool
 	asked  []string
+	// policy is what it says to being asked, as the policy server, to sign an event.
+	policy func(*event.PDU) (map[id.Server]map[id.Key]string, error)
 }
 
 func newPeer(t *testing.T, s *store.Store, version string) *peer {
@@ -363,6 +365,14 @@ func (p *peer) SendLeave(context.Context, id.Server, *event.PDU) error {
 
 func (p *peer) SendInvite(context.Context, id.Server, *event.PDU, jsontext.Value) (jsontext.Value, error) {
 	return nil, errcode.NotFound("not asked for here")
+}
+
+func (p *peer) SignByPolicyServer(_ context.Context, _ id.Server, pdu *event.PDU) (map[id.Server]map[id.Key]string, error) {
+	p.asked = append(p.asked, "policy")
+	if p.policy == nil {
+		return nil, errcode.NotFound("not asked for here")
+	}
+	return p.policy(pdu)
 }
 
 func (p *peer) ExchangeThirdPartyInvite(context.Context, id.Server, id.Room, jsontext.Value) error {

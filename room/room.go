@@ -57,6 +57,7 @@ type Engine struct {
 
 	acls         aclCache
 	joining      roomLocks // who joins a room by way of another server
+	signing      roomLocks // whose event is at the room's policy server
 	nids         nidBlock
 	lastCreation atomic.Int64
 }

@@ -29,7 +29,7 @@ func (e *Engine) Send(ctx context.Context, room id.Room, p Proposal) (id.Event, 
 			p.Content = rest
 		}
 	}
-	err := e.write(ctx, room, func(w *writing) (err error) {
+	err := e.compose(ctx, room, func(w *writing) (err error) {
 		if sent, err = w.sendOnce(ctx, p); err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func (w *writing) transactionEvent(ctx context.Context, tx *store.Tx, p Proposal
 func (e *Engine) Redact(ctx context.Context, room id.Room, p Proposal) (id.Event, error) {
 	p.Type, p.StateKey = event.TypeRedaction, nil
 	var sent id.Event
-	err := e.write(ctx, room, func(w *writing) (err error) {
+	err := e.compose(ctx, room, func(w *writing) (err error) {
 		if sent, err = w.alreadySent(ctx, p); sent != "" || err != nil {
 			return err
 		}

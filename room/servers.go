@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -21,6 +22,12 @@ const nobody = -1
 func readServers(tx *store.Tx, room store.RoomNID) (*servers, error) {
 	list, err := tx.RoomServers.Counts(room)
 	return &servers{list: list}, err
+}
+
+// has says whether a server has a joined member.
+func (s *servers) has(server store.ServerNID) bool {
+	_, found := slices.BinarySearchFunc(s.list, server, func(c store.ServerCount, nid store.ServerNID) int { return cmp.Compare(c.Server, nid) })
+	return found
 }
 
 // with is the servers once members have joined, or left below zero.

@@ -94,7 +94,7 @@ func (e *Engine) RedeemThirdPartyInvite(ctx context.Context, t ThirdPartyInvite)
 		return err
 	}
 	if here {
-		return e.write(ctx, t.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Invite, "") })
+		return e.compose(ctx, t.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Invite, "") })
 	}
 	if e.options.Network == nil || t.Sender.Server() == e.options.Server {
 		return errcode.NotFound("room %s is not known here", t.Room)

@@ -51,7 +51,7 @@ func (e *Engine) Upgrade(ctx context.Context, old id.Room, user id.User, version
 	if err != nil {
 		return "", err
 	}
-	err = e.write(ctx, old, func(w *writing) error {
+	err = e.compose(ctx, old, func(w *writing) error {
 		if err := w.addState(ctx, user, event.TypeTombstone, "", object{"body": "This room has been replaced", "replacement_room": fresh}); err != nil {
 			return err
 		}
@@ -218,7 +218,7 @@ func raiseTombstone(content map[string]jsontext.Value) {
 // lockOld keeps people from talking in the old room, where the user may do that.
 // spec: client-server-api#server-behaviour-19 5
 func (e *Engine) lockOld(ctx context.Context, old id.Room, user id.User) error {
-	return e.write(ctx, old, func(w *writing) error {
+	return e.compose(ctx, old, func(w *writing) error {
 		l := w.head.Levels
 		if l.UserLevel(user) < l.EventLevel(event.TypePowerLevels, true) || w.head.PowerLevels == nil {
 			return nil

@@ -52,6 +52,10 @@ type writing struct {
 	fresh map[id.Event]*Event
 	// snapshot is a state that another server told, before the entries.
 	snapshot []change
+	// ready are events that a policy server has signed, in the order in which they were drafted.
+	ready []*event.PDU
+	// asks is the policy server that has to sign the events.
+	asks *policyServer
 	// also holds further writes that belong to the same commit.
 	also []func(*store.Tx) error
 }
@@ -295,6 +299,9 @@ func (w *writing) stateEvent(tx *store.Tx, t event.StateTuple) (*event.PDU, erro
 const maxPrevEvents = 20
 
 func (w *writing) build(p Proposal, a auth) (*event.PDU, error) {
+	if signed := w.signedAs(p); signed != nil {
+		return signed, nil
+	}
 	o := &w.engine.options
 	proto := event.Proto{
 		Room: w.head.ID, Type: p.Type, StateKey: p.StateKey, Sender: p.Sender, Content: p.Content, Redacts: p.Redacts,

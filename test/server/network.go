@@ -105,7 +105,13 @@ func (n *Network) Start(change ...func(*config.Config)) *Server {
 		cfg.TrustedKeyServers, cfg.FederationDomainWhitelist = nil, nil
 	}}, change...)...)
 	n.t.Cleanup(listener.Close) // before the server
-	h := http.Handler(s.Router)
+	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if own, ok := s.own.Load(r.Method + " " + r.URL.Path); ok {
+			own.(http.HandlerFunc)(w, r)
+			return
+		}
+		s.Router.ServeHTTP(w, r)
+	}))
 	router.Store(&h)
 	return s
 }
@@ -115,6 +121,20 @@ func StartPair(t testing.TB, change ...func(*config.Config)) (a, b *Server) {
 	t.Helper()
 	n := NewNetwork(t)
 	return n.Start(change...), n.Start(change...)
+}
+
+// Serve answers an endpoint for other servers of the network that Hearth does not have,
+// or differently than it does.
+func (s *Server) Serve(method, path string, h http.HandlerFunc) { s.own.Store(method+" "+path, h) }
+
+// SigningKey is the key that the server signs with.
+func (s *Server) SigningKey() config.SigningKey {
+	s.t.Helper()
+	key, err := config.LoadSigningKey(s.Config.SigningKeyPath)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return key
 }
 
 // Name is the server's name.

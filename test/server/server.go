@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -26,7 +27,8 @@ import (
 // Server is a running server.
 type Server struct {
 	*server.Server
-	t testing.TB
+	t   testing.TB
+	own sync.Map // handlers of Serve by method and path
 }
 
 // Object is a JSON object.
@@ -66,7 +68,7 @@ func Start(t testing.TB, change ...func(*config.Config)) *Server {
 			t.Error(err)
 		}
 	})
-	return &Server{s, t}
+	return &Server{Server: s, t: t}
 }
 
 // output puts the server's log into the test's.
