@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,19 +22,19 @@ func TestAPolicyServerThatIsSlowIsBoundedInTime(t *testing.T) {
 	}
 	pdu := eventBy(t, "11", "a.example", "ed25519:1", key, 1)
 	synctest.Test(t, func(t *testing.T) {
-		dials := 0
+		var dials atomic.Int64
 		c := New(storetest.Open(t, nil), Options{Server: "a.example", KeyID: "ed25519:1", Key: key,
 			Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				dials++
+				dials.Add(1)
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}})
 		defer c.Close()
 		ask := func(when string, within time.Duration, asked bool) {
 			t.Helper()
-			start, before := time.Now(), dials
+			start, before := time.Now(), dials.Load()
 			_, err := c.SignByPolicyServer(t.Context(), "b.example:8448", pdu)
-			if took := time.Since(start); !Unreachable(err) || took > within || errors.Is(err, ErrDown) == asked || dials > before != asked {
+			if took := time.Since(start); !Unreachable(err) || took > within || errors.Is(err, ErrDown) == asked || dials.Load() > before != asked {
 				t.Errorf("%s: %v after %v", when, err, took)
 			}
 		}

@@ -122,9 +122,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	if err != nil {
 		return nil, err
 	}
-	for _, x := range auth {
-		en.auth = append(en.auth, x.NID)
-	}
+	en.auth = w.edges(auth)
 	prev, missing, err := w.prevEvents(tx, a)
 	if err != nil {
 		return nil, err
@@ -197,6 +195,9 @@ func (w *writing) authEvents(tx *store.Tx, p *event.PDU) ([]*Event, error) {
 	var auth []*Event
 	for _, name := range p.AuthEvents {
 		ev, ok, err := w.find(tx, name)
+		if err == nil && !ok {
+			ev, ok, err = w.engine.eventOfAnyRoom(tx, name)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -208,6 +209,18 @@ func (w *writing) authEvents(tx *store.Tx, p *event.PDU) ([]*Event, error) {
 		auth = append(auth, ev)
 	}
 	return auth, nil
+}
+
+// edges are those of an event's auth events that the room's auth graph can have: of an
+// event that is rejected they may be messages, or of another room.
+func (w *writing) edges(auth []*Event) []store.EventNID {
+	nids := make([]store.EventNID, 0, len(auth))
+	for _, x := range auth {
+		if x.IsState && x.Room == w.head.NID {
+			nids = append(nids, x.NID)
+		}
+	}
+	return nids
 }
 
 // prevEvents reads the events before an event; missing are those not known here.

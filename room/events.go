@@ -59,12 +59,21 @@ func (e *Engine) Events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
 
 // Event reads an event of a room by its id; false: not known, or of another room.
 func (e *Engine) Event(tx *store.Tx, room store.RoomNID, ev id.Event) (*Event, bool, error) {
+	found, ok, err := e.eventOfAnyRoom(tx, ev)
+	if err != nil || !ok || found.Room != room {
+		return nil, false, err
+	}
+	return found, true, nil
+}
+
+// eventOfAnyRoom reads an event by its id.
+func (e *Engine) eventOfAnyRoom(tx *store.Tx, ev id.Event) (*Event, bool, error) {
 	nid, ok, err := tx.Events.Find(ev)
 	if err != nil || !ok {
 		return nil, false, err
 	}
 	all, err := e.Events(tx, []store.EventNID{nid})
-	if err != nil || all[0].Room != room {
+	if err != nil {
 		return nil, false, err
 	}
 	return all[0], true, nil

@@ -514,9 +514,7 @@ func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) er
 			return err
 		}
 	}
-	for _, a := range auth {
-		en.auth = append(en.auth, a.NID)
-	}
+	en.auth = w.edges(auth)
 	w.fresh[p.ID] = ev
 	return w.append(en, w.head.extremities)
 }

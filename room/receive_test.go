@@ -44,6 +44,11 @@ type peer struct {
 	asked  []string
 	// policy is what it says to being asked, as the policy server, to sign an event.
 	policy func(*event.PDU) (map[id.Server]map[id.Key]string, error)
+	// template and welcome are what it answers to who wants to join by way of it.
+	template func(store.Membership, id.Room, id.User) room.Template
+	welcome  func(join *event.PDU, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error)
+	// claims is what it says of every state, instead of the truth.
+	claims []id.Event
 }
 
 func newPeer(t *testing.T, s *store.Store, version string) *peer {
@@ -320,6 +325,9 @@ func (p *peer) before(name id.Event) map[event.StateTuple]*event.PDU {
 
 func (p *peer) GetRoomStateIDs(_ context.Context, _ id.Server, _ id.Room, at id.Event) (state, chain []id.Event, err error) {
 	p.asked = append(p.asked, "state_ids")
+	if p.claims != nil {
+		return p.claims, nil, nil
+	}
 	for _, pdu := range p.before(at) {
 		state = append(state, pdu.ID)
 		for _, a := range p.chain(pdu) {
@@ -347,11 +355,17 @@ func (p *peer) TimestampToEvent(context.Context, id.Server, id.Room, int64, bool
 	return "", 0, errcode.NotFound("not asked for here")
 }
 
-func (p *peer) MakeMembership(context.Context, id.Server, store.Membership, id.Room, id.User, []string) (room.Template, error) {
+func (p *peer) MakeMembership(_ context.Context, _ id.Server, m store.Membership, name id.Room, user id.User, _ []string) (room.Template, error) {
+	if p.template != nil {
+		return p.template(m, name, user), nil
+	}
 	return room.Template{}, errcode.NotFound("not asked for here")
 }
 
-func (p *peer) SendJoin(context.Context, id.Server, *event.PDU, bool, func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error) {
+func (p *peer) SendJoin(_ context.Context, _ id.Server, join *event.PDU, _ bool, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error) {
+	if p.welcome != nil {
+		return p.welcome(join, each)
+	}
 	return room.JoinAnswer{}, errcode.NotFound("not asked for here")
 }
 
