@@ -56,9 +56,12 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 	var extremities []*Event
 	err = w.engine.withNames(ctx, p, func(tx *store.Tx, n names) error {
 		en, extremities = entry{forward: a.forward, origin: a.origin}, w.head.extremities
-		known, ok, err := w.engine.Event(tx, w.head.NID, a.pdu.ID)
+		known, ok, err := w.engine.eventOfAnyRoom(tx, a.pdu.ID)
 		if err != nil {
 			return err
+		}
+		if ok && known.Room != w.head.NID {
+			return errcode.InvalidParam("%s is the id of an event of another room", a.pdu.ID)
 		}
 		if ok && known.Flags&store.Outlier == 0 {
 			v.event = known

@@ -473,9 +473,9 @@ func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
 }
 
 func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) error {
-	known, ok, err := w.engine.Event(tx, w.head.NID, p.ID)
-	if err != nil {
-		return err
+	known, ok, err := w.engine.eventOfAnyRoom(tx, p.ID)
+	if err != nil || ok && known.Room != w.head.NID {
+		return err // of versions 1 and 2: its server gave it the id of another event
 	}
 	var old *Event
 	if ok {
