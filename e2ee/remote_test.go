@@ -361,9 +361,16 @@ func TestKeysOfUsersElsewhereAreKeptAndFollowed(t *testing.T) {
 			t.Errorf("without its name: %s", name)
 		}
 
+		before = w.position()
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "NEW", StreamID: 12, PrevID: []int64{11}}))
+		if lists := w.lists(bob, before); len(lists.Changed) != 0 {
+			t.Errorf("a device without keys is news: %v", lists)
+		}
+		expect("a device without keys changes nothing", "5")
+
 		// The other server is down: its old keys are not shown as new, and it is asked until it answers.
 		e.down = errors.New("no route to host")
-		update(13, "6", 12)
+		update(14, "6", 13)
 		synctest.Wait()
 		if got := w.query(alice, dora); got["failed"] == nil {
 			t.Errorf("stale keys are shown: %s", text(t, got))
@@ -374,7 +381,7 @@ func TestKeysOfUsersElsewhereAreKeptAndFollowed(t *testing.T) {
 		e.heard()
 		expect("fetched in the end", "6")
 
-		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 14, PrevID: []int64{13}, Deleted: true}))
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 15, PrevID: []int64{14}, Deleted: true}))
 		if got := w.query(alice, dora); len(got) != 0 {
 			t.Errorf("deleted, but %s", text(t, got))
 		}

@@ -277,9 +277,19 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, u DeviceListUpdat
 	}
 	s.changed(u.User)
 	return s.updateRemote(ctx, u.User, func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error {
+		_, had, err := tx.DeviceKeys.Get(nid, u.Device)
+		if err != nil {
+			return err
+		}
+		changed := func() error {
+			if keys == nil && !u.Deleted && !had {
+				return nil // a device that has no keys yet: to clients all is as it was
+			}
+			return remoteListChanged(tx, nid, u.Device)
+		}
 		switch {
 		case !kept || l.Stale:
-			return remoteListChanged(tx, nid, u.Device)
+			return changed()
 		case l.StreamID != 0 && l.StreamID == u.StreamID:
 			return nil // it came twice
 		case l.StreamID == 0 || !slices.Contains(u.PrevID, l.StreamID):
@@ -296,7 +306,7 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, u DeviceListUpdat
 		if l.Stale {
 			tx.AfterCommit(s.wakeFetching)
 		}
-		return remoteListChanged(tx, nid, u.Device)
+		return changed()
 	})
 }
 
