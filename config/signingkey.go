@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"hearth/matrix/id"
+	"hearth/matrix/signing"
 )
 
 // SigningKey is what this server signs with.
@@ -54,7 +55,11 @@ func parseSigningKey(fields []string) (SigningKey, error) {
 	if err != nil || len(seed) != ed25519.SeedSize {
 		return SigningKey{}, errors.New("the seed is not 32 bytes in base64")
 	}
-	return SigningKey{id.Key("ed25519:" + fields[1]), ed25519.NewKeyFromSeed(seed)}, nil
+	private := ed25519.NewKeyFromSeed(seed)
+	if signing.PrivateKeyIsKnown(private.Public().(ed25519.PublicKey)) {
+		return SigningKey{}, errors.New("everybody knows this key (CVE-2026-24044), and other servers refuse it: move the file away, and a new one is made")
+	}
+	return SigningKey{id.Key("ed25519:" + fields[1]), private}, nil
 }
 
 func makeSigningKey(path string) (SigningKey, error) {

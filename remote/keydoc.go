@@ -94,7 +94,7 @@ func parseKeyDocument(raw []byte, now time.Time) (*keyDocument, error) {
 
 func publicKey(keyID id.Key, text string) (ed25519.PublicKey, bool) {
 	b, err := signing.DecodeBase64(text)
-	return b, err == nil && len(b) == ed25519.PublicKeySize && keyID.Algorithm() == signing.Algorithm
+	return b, err == nil && len(b) == ed25519.PublicKeySize && keyID.Algorithm() == signing.Algorithm && !signing.PrivateKeyIsKnown(b)
 }
 
 // validAt says whether the key counts for what was signed at a time. Only room

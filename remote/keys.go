@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"hearth/matrix/id"
+	"hearth/matrix/signing"
 	"hearth/store"
 )
 
@@ -118,6 +119,9 @@ func readKeys(tx *store.Tx, server id.Server) (keySet, error) {
 	rows, err := tx.ServerKeys.List(server)
 	set := make(keySet, len(rows))
 	for _, r := range rows {
+		if signing.PrivateKeyIsKnown(r.Public) {
+			continue // kept before it was known to be
+		}
 		set[r.ID] = verifyKey{r.Public, r.ValidUntil, r.Expired}
 	}
 	return set, err

@@ -17,6 +17,7 @@ import (
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
 	"hearth/matrix/signing"
+	"hearth/store"
 	"hearth/store/storetest"
 )
 
@@ -107,6 +108,40 @@ func TestParseKeyDocument(t *testing.T) {
 	}
 }
 
+// CVE-2026-24044: many servers had a signing key that everybody knew. What it signs
+// proves nothing, whether the key is published now or was kept before.
+func TestCVE_2026_24044_KnownPrivateKeysDoNotCount(t *testing.T) {
+	const leaked = "l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og"
+	public, err := signing.DecodeBase64(leaked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(document(t, "a.example", map[id.Key]ed25519.PrivateKey{"ed25519:1": key(1)}, map[id.Key]ed25519.PrivateKey{"ed25519:0": key(0)}, 2_000_000))
+	old := signing.EncodeBase64(key(0).Public().(ed25519.PublicKey))
+	unsigned := strings.Replace(doc, old, leaked, 1)
+	if unsigned == doc {
+		t.Fatalf("%s is not in %s", old, doc)
+	}
+	signed, err := signing.Sign([]byte(unsigned), id.Server("a.example"), "ed25519:1", key(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := parseKeyDocument(signed, time.UnixMilli(1_000_000))
+	if err != nil || len(d.keys) != 1 || d.keys["ed25519:0"].public != nil {
+		t.Errorf("%+v, %v", d, err)
+	}
+	c := newWorld(t).client("me.example")
+	err = c.Keys.store.Update(t.Context(), func(tx *store.Tx) error {
+		return tx.ServerKeys.Set("b.example", store.ServerKey{ID: "ed25519:1", Public: public, ValidUntil: 1 << 50})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if known, err := c.Keys.known(t.Context(), []id.Server{"b.example"}); err != nil || len(known["b.example"]) > 0 {
+		t.Errorf("%v %v", known, err)
+	}
+}
+
 func FuzzKeyDocument(f *testing.F) {
 	f.Add(document(f, "a.example", map[id.Key]ed25519.PrivateKey{"ed25519:1": key(1)}, map[id.Key]ed25519.PrivateKey{"ed25519:0": key(0)}, 2_000_000, "ed25519:1"))
 	f.Add([]byte(`{"server_name":"a","verify_keys":{"ed25519:":{"key":""}},"valid_until_ts":-1}`))
@@ -119,6 +154,36 @@ func FuzzKeyDocument(f *testing.F) {
 		for keyID, k := range d.keys {
 			if len(k.public) != ed25519.PublicKeySize || keyID.Algorithm() != signing.Algorithm || k.validUntil > now.Add(maxValidity).UnixMilli() {
 				t.Errorf("%s: %+v", keyID, k)
+			}
+		}
+	})
+}
+
+// Of what a notary says of others' keys, only those are kept that were asked for and are
+// signed by their servers and by it.
+func FuzzNotaryAnswer(f *testing.F) {
+	notary := KeyServer{Name: "notary.example", Keys: map[id.Key]ed25519.PublicKey{"ed25519:n": key(9).Public().(ed25519.PublicKey)}}
+	good := document(f, "a.example", map[id.Key]ed25519.PrivateKey{"ed25519:1": key(1)}, map[id.Key]ed25519.PrivateKey{"ed25519:0": key(0)}, 1<<50, "ed25519:1")
+	attested, err := signing.Sign(good, notary.Name, "ed25519:n", key(9))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(`{"server_keys":[` + string(attested) + `]}`))
+	f.Add([]byte(`{"server_keys":[` + string(good) + `,7,{},{"server_name":"a.example","verify_keys":{"ed25519:x":{}}}]}`))
+	c := newWorld(f).client("me.example")
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var answer keyAnswer
+		if json.Unmarshal(body, &answer) != nil {
+			return
+		}
+		c.Keys.keepAttested(t.Context(), notary, KeyQuery{"a.example": {}}, answer.Documents)
+		known, err := c.Keys.known(t.Context(), []id.Server{"a.example", "b.example", "me.example"})
+		if err != nil || len(known["b.example"]) > 0 || len(known["me.example"]) != 1 {
+			t.Errorf("%v %v", known, err)
+		}
+		for keyID, k := range known["a.example"] {
+			if keyID != "ed25519:1" && keyID != "ed25519:0" || len(k.public) != ed25519.PublicKeySize {
+				t.Errorf("%s: %v was never signed by the notary", keyID, k)
 			}
 		}
 	})
