@@ -94,6 +94,7 @@ func TestCrossSigningKeysAreChecked(t *testing.T) {
 	}
 }
 
+// tuw#552: signatures were kept without a look at them.
 func TestOnlyThreeKindsOfSignaturesAreTaken(t *testing.T) {
 	w := newWorld(t)
 	master, self, user := w.crossSign(alice, "a")

@@ -15,6 +15,7 @@ import (
 	"hearth/stream"
 )
 
+// CVE-2025-61672: one malformed upload broke sending to other servers.
 func TestMalformedDeviceKeysAreRefused(t *testing.T) {
 	w := newWorld(t)
 	good := string(w.signedIdentity(alice, "alice"))

@@ -361,6 +361,7 @@ func TestTransactionsAreBounded(t *testing.T) {
 	})
 }
 
+// CVE-2023-32323: one event blocked all that was to be sent to a server.
 func TestAnEventThatIsTooLargeIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFederation(t)

@@ -24,6 +24,8 @@ func aclEvent(t testing.TB, content string) *event.PDU {
 }
 
 // spec: client-server-api#mroomserver_acl
+//
+// MSC4436: names of servers have no case.
 func TestServerACL(t *testing.T) {
 	for _, test := range []struct {
 		content         string

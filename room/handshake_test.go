@@ -473,7 +473,7 @@ func TestAnInviteToAnUnknownRoomIsSignedAndShown(t *testing.T) {
 }
 
 // December 2025: several servers signed whatever was handed to /invite. CVE-2020-26257:
-// in the name of any room.
+// in the name of any room. (tuw 1.4.8)
 func TestOnlyInvitesAreSigned(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
 		other, message := string(remoteBob), "m.room.message"
@@ -551,6 +551,8 @@ func TestTheStateOfAnInviteIsBoundedAndWellFormed(t *testing.T) {
 }
 
 // msc: 4311
+//
+// MSC4311: an invite comes with the whole create event.
 func TestRoomsNamedByTheirCreateEventProveIt(t *testing.T) {
 	p := newPeer(t, storetest.Open(t, nil), "12")
 	for what, change := range map[string]func(*room.Invitation){

@@ -445,6 +445,7 @@ func TestCompetingChangesHaveOneOutcome(t *testing.T) {
 	})
 }
 
+// tuw 1.9.0: what only the current state does not allow is soft-failed, and not rejected.
 func TestEventsOfTheBannedAreSoftFailed(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
 		root := p.newest()
@@ -477,6 +478,7 @@ func TestEventsThatWereNeverAllowedAreRejected(t *testing.T) {
 	})
 }
 
+// con#1711: it did.
 func TestOneBadEventDoesNotConcernTheOthers(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
 		root := p.newest()
@@ -491,6 +493,7 @@ func TestOneBadEventDoesNotConcernTheOthers(t *testing.T) {
 	})
 }
 
+// con#1711: several events of a room in one transaction have an order.
 func TestMissingEventsAreFetchedAndInOrder(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
 		one := p.say("one", p.newest())

@@ -100,6 +100,7 @@ func TestAServerThatLeftSeesWhatItSawThen(t *testing.T) {
 
 // CVE-2022-39335: event_auth was answered to servers that are not in the room. Others
 // did the like with states and histories.
+// con SEC26: nor the times of events.
 func TestServersOutsideTheRoomReadNothing(t *testing.T) {
 	p := newPeer(t, storetest.Open(t, nil), "11")
 	at := p.text("hello")
@@ -134,7 +135,7 @@ func (p *peer) reads(server id.Server, name id.Room, at id.Event) map[string]err
 	return errs
 }
 
-// SEC26 of Continuwuity: /state, /state_ids and /event_auth of one room answered with
+// con SEC26: /state, /state_ids and /event_auth of one room answered with
 // another room where the event was of that.
 func TestEventsOfOtherRoomsLeakNothing(t *testing.T) {
 	p := newPeer(t, storetest.Open(t, nil), "11")
@@ -254,6 +255,7 @@ func TestDepthsAtTheLimit(t *testing.T) {
 	}
 }
 
+// con 0.5.4: an event beside the history could be read for a moment.
 func TestOutliersAreShownAsPartsOfAuthChainsOnly(t *testing.T) {
 	p := newPeer(t, storetest.Open(t, nil), "11")
 	in := p.invitation(nil)

@@ -318,6 +318,39 @@ func TestATransaction(t *testing.T) {
 	}
 }
 
+// CVE-2018-16515: an event had to be signed by anybody, not by its sender's server. Here
+// bob's server sends what alice and a user of a third server are to have said.
+func TestCVE_2018_16515_EventsInAnothersName(t *testing.T) {
+	for _, version := range []string{"1", "11", "12"} {
+		p := newPair(t)
+		name := p.createRoom(object{"preset": "public_chat", "room_version": version})
+		p.bobJoins(name)
+		v, _ := roomversion.Get(version)
+		var forged [][]byte
+		for i, sender := range []id.User{id.User(p.alice.User), "@charlie:third.example"} {
+			proto := event.Proto{Room: name, Type: "m.room.message", Sender: sender, Content: jsontext.Value(`{"body":"forged","msgtype":"m.text"}`), Depth: 9, OriginServerTS: 1,
+				PrevEvents: []event.Ref{{ID: id.Event(p.say(name, fmt.Sprint(i)))}}}
+			if v.EventID == roomversion.EventIDField {
+				proto.EventID = id.Event(fmt.Sprintf("$%d:%s", i, p.away.Name()))
+			}
+			forged = append(forged, p.build(p.away, v, proto).JSON)
+		}
+		answer := p.mustAsk("PUT", prefix+"send/forged", transaction(p.away, forged...))
+		results := answer["pdus"].(object)
+		if len(results) != 2 {
+			t.Errorf("%v", answer)
+		}
+		for event, result := range results {
+			if text, _ := result.(object)["error"].(string); !strings.Contains(text, "not signed") {
+				t.Errorf("%s: %v", event, result)
+			}
+		}
+		if bodies := strings.Join(p.bodies(name), " "); bodies != "0 1" {
+			t.Errorf("version %s: the room shows %s", version, bodies)
+		}
+	}
+}
+
 func (p *pair) bodies(name id.Room) (list []string) {
 	p.t.Helper()
 	page := p.alice.MustDo("GET", "/_matrix/client/v3/rooms/"+escaped(name)+"/messages?dir=f&limit=100&filter="+url.QueryEscape(`{"types":["m.room.message"]}`), nil)

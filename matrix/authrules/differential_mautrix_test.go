@@ -23,6 +23,7 @@ import (
 	"hearth/matrix/roomversion"
 )
 
+// CVE-2022-31152: rules that differ from the specification split rooms.
 func TestMautrixAgrees(t *testing.T) {
 	pdu.UseInternalMetaForGetEventID = true
 	public := mid.SigningKey(base64.RawStdEncoding.EncodeToString(testKey.Public().(ed25519.PublicKey)))

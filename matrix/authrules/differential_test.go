@@ -399,6 +399,7 @@ func (c *trial) altered() []alteration {
 
 func (c *trial) alters(f func(a alteration) bool) bool { return slices.ContainsFunc(c.altered(), f) }
 
+// CVE-2022-31152: rules that differ from the specification split rooms.
 func TestGomatrixserverlibAgrees(t *testing.T) {
 	departures := []departure{
 		{

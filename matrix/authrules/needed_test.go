@@ -76,7 +76,7 @@ func TestCheckAuthEvents(t *testing.T) {
 			other := r.event("alice", event.TypePowerLevels, "", `{}`)
 			return append(list, AuthEvent{PDU: other})
 		}, "1-11:2.1 12:3.1"},
-		{"the create event, which version 12 forbids", func(r *room, list []AuthEvent) []AuthEvent {
+		{"MSC4304: the create event, which version 12 forbids", func(r *room, list []AuthEvent) []AuthEvent {
 			if r.version.CreateInAuthEvents {
 				return list
 			}

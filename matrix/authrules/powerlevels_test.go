@@ -78,6 +78,7 @@ func TestLevelNotation(t *testing.T) {
 	}
 }
 
+// CVE-2022-36009: other defaults gave people power.
 func TestDefaultLevels(t *testing.T) {
 	for _, v := range roomversion.All() {
 		r := newRoom(t, v.ID)

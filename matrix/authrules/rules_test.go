@@ -295,6 +295,7 @@ func TestRedactionRule(t *testing.T) {
 	}
 }
 
+// syn 1.2.1: in versions 1 and 2 servers disagreed on who may redact.
 func TestMayRedact(t *testing.T) {
 	tests := []struct {
 		name   string

@@ -39,6 +39,7 @@ func TestSpecExamples(t *testing.T) {
 	}
 }
 
+// mau: the order is that of code points, and not of UTF-16.
 func TestKeysSortByCodePoint(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		// In UTF-16 the emoji is a surrogate pair (D83D) and would come before U+FF61.
@@ -78,6 +79,7 @@ func TestStrings(t *testing.T) {
 	}
 }
 
+// CVE-2020-26890: NaN and Infinity got into events, and out of them to clients.
 func TestNumbers(t *testing.T) {
 	for _, tt := range []struct{ in, strict, lenient string }{ // empty: refused
 		{"0", "0", "0"},

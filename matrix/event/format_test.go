@@ -258,6 +258,8 @@ func TestEventIDEncoding(t *testing.T) {
 }
 
 // msc: 4291
+//
+// CVE-2025-54315: nobody can make a second create event for a room.
 func TestRoomIDIsTheCreateEvent(t *testing.T) {
 	v := version(t, "12")
 	p := build(t, v, event.Proto{Type: event.TypeCreate, StateKey: ptr(""), Sender: alice, Content: jsontext.Value(`{"room_version":"12"}`), Depth: 1, OriginServerTS: 1})

@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// tuw 1.9.0: a chain that lacks events must not be kept.
 func TestGraphRefusesWhatBreaksItsOrder(t *testing.T) {
 	tests := []struct {
 		name string

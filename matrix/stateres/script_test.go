@@ -21,6 +21,8 @@ import (
 //	send                   more events
 //	state after=(a,b)      the state after some events, resolved
 //	resolve                the same of states given as lists of names, one a line
+//
+// CVE-2025-49090: version 2.1 keeps the state from being reset (problems A and B of MSC4297).
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		var s *script

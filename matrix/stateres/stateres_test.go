@@ -71,6 +71,8 @@ func TestOneStateResolvesToItself(t *testing.T) {
 
 // den#3629: a room without a create event is an error, neither an empty state nor
 // a crash.
+//
+// den#3629: it was a panic.
 func TestMissingCreateIsAnError(t *testing.T) {
 	for _, v := range roomversion.All() {
 		g := newTangle(t, v.ID, 5)
@@ -180,6 +182,8 @@ func TestRejectedAuthEventsAreNotUsed(t *testing.T) {
 }
 
 // A graph with more paths than anybody can count is no more work than another.
+//
+// gmsl, CVE-2024-31208: the work is linear in the edges of the graph.
 func TestSubgraphIsNotPathEnumerating(t *testing.T) {
 	var g Graph
 	add := func(auth ...Index) Index {
