@@ -13,9 +13,9 @@ const remoteDora = id.User("@dora:elsewhere.example")
 
 // merge makes a message after several events that the peer sees a certain state after,
 // which is for a test to know: the peer resolves nothing.
-func (p *peer) merge(state map[event.StateTuple]*event.PDU, prev ...id.Event) *event.PDU {
+func (p *peer) merge(state entries, prev ...id.Event) *event.PDU {
 	p.t.Helper()
-	saved := map[id.Event]map[event.StateTuple]*event.PDU{}
+	saved := map[id.Event]entries{}
 	for _, name := range prev {
 		saved[name], p.after[name] = p.after[name], state
 	}

@@ -36,7 +36,7 @@ type peer struct {
 	key    ed25519.PrivateKey
 	events map[id.Event]*event.PDU
 	// after is the state after events, as this server sees it.
-	after map[id.Event]map[event.StateTuple]*event.PDU
+	after map[id.Event]entries
 	// hides are events that it does not hand out as missing ones.
 	hides map[id.Event]bool
 	// forged are events whose signatures are not valid.
@@ -49,13 +49,15 @@ type peer struct {
 	welcome  func(join *event.PDU, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error)
 	// claims is what it says of every state, instead of the truth.
 	claims []id.Event
+	// oracle resolves the states of branches; nil: the peer has none that compete.
+	oracle *oracle
 }
 
 func newPeer(t *testing.T, s *store.Store, version string) *peer {
 	t.Helper()
 	v, _ := roomversion.Get(version)
 	p := &peer{t: t, s: s, v: v, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
-		events: map[id.Event]*event.PDU{}, after: map[id.Event]map[event.StateTuple]*event.PDU{},
+		events: map[id.Event]*event.PDU{}, after: map[id.Event]entries{},
 		hides: map[id.Event]bool{}, forged: map[id.Event]bool{}}
 	p.e = room.New(s, room.Options{
 		Server: storetest.Server, KeyID: "ed25519:1", Key: p.key, Network: p,
@@ -90,14 +92,27 @@ func (p *peer) know(pdu *event.PDU) {
 		return
 	}
 	p.events[pdu.ID] = pdu
-	state := map[event.StateTuple]*event.PDU{}
-	for _, prev := range pdu.PrevEvents {
-		maps.Copy(state, p.after[prev])
-	}
-	if pdu.IsState() {
+	state := maps.Clone(p.meet(pdu.PrevEvents))
+	if pdu.IsState() && (p.oracle == nil || !p.oracle.rejected[pdu.ID]) {
 		state[pdu.Tuple()] = pdu
 	}
 	p.after[pdu.ID] = state
+}
+
+// meet is the state after several events.
+func (p *peer) meet(names []id.Event) entries {
+	if p.oracle != nil && len(names) > 0 {
+		var sets []entries
+		for _, name := range names {
+			sets = append(sets, p.after[name])
+		}
+		return p.oracle.resolve(sets)
+	}
+	state := entries{}
+	for _, name := range names {
+		maps.Copy(state, p.after[name])
+	}
+	return state
 }
 
 func (p *peer) newest() id.Event {
@@ -109,12 +124,11 @@ func (p *peer) newest() id.Event {
 func (p *peer) build(sender id.User, typ string, key *string, content string, prev ...id.Event) *event.PDU {
 	p.t.Helper()
 	proto := event.Proto{Room: p.room, Type: typ, StateKey: key, Sender: sender, Content: jsontext.Value(content), OriginServerTS: 1_700_000_000_000 + int64(len(p.events))}
-	state := map[event.StateTuple]*event.PDU{}
+	state := p.meet(prev)
 	var depths []int64
 	for _, name := range prev {
 		proto.PrevEvents = append(proto.PrevEvents, p.events[name].Ref())
 		depths = append(depths, p.events[name].Depth)
-		maps.Copy(state, p.after[name])
 	}
 	proto.Depth = event.NextDepth(p.v, depths...)
 	for _, t := range authrules.Needed(p.v, authrules.Draft{Type: typ, StateKey: key, Sender: sender, Content: proto.Content}) {
@@ -315,12 +329,8 @@ func (p *peer) chain(of ...*event.PDU) (list []*event.PDU) {
 	return list
 }
 
-func (p *peer) before(name id.Event) map[event.StateTuple]*event.PDU {
-	state := map[event.StateTuple]*event.PDU{}
-	for _, prev := range p.events[name].PrevEvents {
-		maps.Copy(state, p.after[prev])
-	}
-	return state
+func (p *peer) before(name id.Event) entries {
+	return p.meet(p.events[name].PrevEvents)
 }
 
 func (p *peer) GetRoomStateIDs(_ context.Context, _ id.Server, _ id.Room, at id.Event) (state, chain []id.Event, err error) {
