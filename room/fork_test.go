@@ -4,8 +4,11 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"hearth/matrix/event"
 	"hearth/matrix/id"
+	"hearth/room"
 	"hearth/store/storetest"
 )
 
@@ -53,6 +56,35 @@ func TestAMembershipThatNoBranchHasComesBack(t *testing.T) {
 			p.deliver(open, other, second, said)
 			p.want(event.TypeMember, string(remoteDora), `{"membership":"join"}`)
 			p.wantShown("merge", "merge", "still here")
+		})
+	}
+}
+
+// A branch from before a join can take it away as if it had never been. Whoever is out of the
+// room that way may join again.
+func TestWhoseJoinABranchTookAwayJoinsAgain(t *testing.T) {
+	for _, version := range []string{"6", "11"} {
+		t.Run("version "+version, func(t *testing.T) {
+			g := newTangle(t, version, 1)
+			before := g.heads
+			e := g.witness(0)
+			joined := g.heads[0]
+			user := id.User("@alice:witness0.example")
+			closed := g.set(g.admin, event.TypeJoinRules, `{"join_rule":"invite"}`, before...)
+			for name, err := range e.Receive(t.Context(), elsewhere, g.room, []jsontext.Value{g.raw(closed.ID)}) {
+				if err != nil {
+					t.Fatal(name, err)
+				}
+			}
+			if now := stateOf(t, g.s, e, g.room)[event.StateTuple{Type: event.TypeMember, Key: string(user)}]; now != nil {
+				t.Fatalf("alice is still there: %s", g.describe(now))
+			}
+			merge := g.build(g.admin, "m.room.message", nil, `{"msgtype":"m.text","body":"merge"}`, joined, closed.ID)
+			g.linear(g.set(g.admin, event.TypeJoinRules, `{"join_rule":"public"}`, merge.ID))
+			g.must(e.Join(t.Context(), room.Change{Room: g.room, Sender: user, Via: []id.Server{elsewhere}}))
+			if now := stateOf(t, g.s, e, g.room)[event.StateTuple{Type: event.TypeMember, Key: string(user)}]; now == nil || now.ID == joined {
+				t.Errorf("alice is not there: %s", g.describe(now))
+			}
 		})
 	}
 }

@@ -37,7 +37,7 @@ func (e *Engine) outsider(ctx context.Context, room id.Room, user id.User) (o *o
 			return err
 		}
 		m, ok, err := tx.Members.Get(nid, who)
-		if err != nil || !ok {
+		if err != nil || !ok || m.Event == 0 { // a membership that the state lost has no event
 			return err
 		}
 		events, err := e.Events(tx, []store.EventNID{m.Event})

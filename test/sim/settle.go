@@ -1,0 +1,208 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/room"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// maxRounds is how many times everybody may have to speak until all know all.
+const maxRounds = 8
+
+// settle heals the network. Nobody is hostile any more, nothing is lost; everybody says
+// something and hears the others, until nothing changes.
+func (w *World) settle() {
+	w.calm, w.gone, w.side = true, true, map[id.Server]int{}
+	w.note("all is calm")
+	for range maxRounds {
+		for _, s := range w.honest() {
+			delete(s.queues, w.hostile().Name)
+		}
+		w.drainHonest()
+		if w.agreed() {
+			return
+		}
+		for _, s := range w.honest() {
+			if users := s.joined(); len(users) > 0 {
+				_ = w.say(s, users[0])
+				w.drainHonest()
+			}
+		}
+	}
+}
+
+func (w *World) drainHonest() {
+	for busy := true; busy; {
+		busy = false
+		for _, s := range w.honest() {
+			for _, to := range w.honest() {
+				busy = s.send(to) || busy
+			}
+		}
+	}
+}
+
+// in are the honest servers that are in the room, each by its own account.
+func (w *World) in() (list []*Server) {
+	for _, s := range w.honest() {
+		if len(s.joined()) > 0 {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func tipsOf(c scene) (names []id.Event) {
+	for _, p := range c.tips {
+		names = append(names, p.ID)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func stateOf(c scene) map[event.StateTuple]id.Event {
+	state := map[event.StateTuple]id.Event{}
+	for t, p := range c.state {
+		state[t] = p.ID
+	}
+	return state
+}
+
+func (w *World) agreed() bool {
+	list := w.in()
+	if len(list) == 0 {
+		return true
+	}
+	first := list[0].scene(w.room)
+	for _, s := range list[1:] {
+		c := s.scene(w.room)
+		if !maps.Equal(stateOf(first), stateOf(c)) || !slices.Equal(tipsOf(first), tipsOf(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// check is what must hold in the end.
+func (w *World) check() {
+	list := w.in()
+	if len(list) == 0 {
+		w.t.Error("nobody is left in the room")
+		return
+	}
+	first := list[0].scene(w.room)
+	for _, s := range list[1:] {
+		c := s.scene(w.room)
+		if a, b := tipsOf(first), tipsOf(c); !slices.Equal(a, b) {
+			w.t.Errorf("extremities: %s has %v, %s has %v", list[0].Name, a, s.Name, b)
+		}
+		a, b := stateOf(first), stateOf(c)
+		for t := range merged(a, b) {
+			if a[t] != b[t] {
+				w.t.Errorf("%s %q: %s has %s, %s has %s", t.Type, t.Key, list[0].Name, describe(first.state[t]), s.Name, describe(c.state[t]))
+			}
+		}
+	}
+	for _, s := range list {
+		w.checkAcknowledged(s)
+	}
+	for _, s := range w.servers {
+		w.checkStore(s)
+	}
+}
+
+func merged(a, b map[event.StateTuple]id.Event) map[event.StateTuple]id.Event {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
+
+func describe(p *event.PDU) string {
+	if p == nil {
+		return "nothing"
+	}
+	return fmt.Sprintf("%s by %s at %s: %s", p.ID, p.Sender, time.UnixMilli(p.OriginServerTS).UTC().Format("04:05.000"), p.Content)
+}
+
+// checkAcknowledged looks for what users were told was sent, while the server was in the room.
+// What lies behind a gap it may have to fetch first, as it does for who scrolls back.
+func (w *World) checkAcknowledged(s *Server) {
+	for scrolled := false; ; scrolled = true {
+		missing := w.missing(s)
+		if len(missing) == 0 {
+			return
+		}
+		if scrolled {
+			for _, a := range missing {
+				w.t.Errorf("%s lacks %s, which %s acknowledged at %s", s.Name, a.event, a.by.Name, a.at.Format("04:05.000"))
+			}
+			return
+		}
+		s.scrollBack()
+	}
+}
+
+func (w *World) missing(s *Server) (list []ack) {
+	w.must(s.store.View(w.ctx, func(tx *store.Tx) error {
+		for _, a := range w.acked {
+			row, ok, err := tx.Events.Know(a.event)
+			if err != nil {
+				return err
+			}
+			if (!ok || row.Flags&(store.Outlier|store.Rejected) != 0) && a.at.After(s.resident) {
+				list = append(list, a)
+			}
+		}
+		return nil
+	}))
+	return list
+}
+
+func (s *Server) scrollBack() {
+	w := s.w
+	reader := room.Reader{User: s.joined()[0]}
+	p := room.Page{Back: true, Limit: 100}
+	for range 100 {
+		var end string
+		w.must(s.engine.Look(w.ctx, w.room, reader.User, "", func(tx *store.Tx, v *room.View) error {
+			h, err := s.engine.Messages(tx, v, p)
+			end = h.End
+			return err
+		}))
+		if _, err := s.engine.ReadMessages(w.ctx, reader, w.room, p); err != nil {
+			w.t.Errorf("%s reads messages: %v", reader.User, err)
+			return
+		}
+		if end == "" {
+			return
+		}
+		from, err := stream.ParsePosition(end)
+		w.must(err)
+		p.From = &from
+	}
+}
+
+func (w *World) checkStore(s *Server) {
+	faults, err := s.store.Check(w.ctx)
+	w.must(err)
+	for _, f := range faults {
+		w.t.Errorf("%s: %s", s.Name, f)
+	}
+	w.must(s.store.View(w.ctx, func(tx *store.Tx) error {
+		for name, what := range w.forged {
+			if _, ok, err := tx.Events.Know(name); err != nil {
+				return err
+			} else if ok {
+				w.t.Errorf("%s keeps %s, which is %s", s.Name, name, what)
+			}
+		}
+		return nil
+	}))
+}

@@ -1,0 +1,190 @@
+// Package sim runs many servers in one process, over a network that loses, delays, repeats and
+// reorders what it carries and falls apart into pieces, while servers restart and one of them is
+// hostile. Users do at random what users do. In the end, when the network is whole again and all
+// have told each other what they have, the honest servers must agree on the room: the same state,
+// the same extremities, nothing that was acknowledged to a user missing, every store sound.
+//
+// The servers are room engines, each on a store of its own; above them are no accounts and no
+// HTTP. One goroutine does one thing after the other on a virtual clock, all by one seed: a run
+// with the same seed and the same code is the same.
+//
+//	go test ./test/sim                                        a few short runs
+//	go test ./test/sim -run Long -sim.seconds 600             new seeds for so long
+//	go test ./test/sim -run Long -sim.seed 17 -sim.version 6  one run again
+//
+// Start at World.Run. actions.go is what users do, hostile.go what the hostile server does,
+// network.go what servers ask of each other, settle.go the end and what must hold then.
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/room"
+)
+
+// World is all there is in a run.
+type World struct {
+	t       testing.TB
+	ctx     context.Context
+	rand    *rand.Rand
+	version *roomversion.Version
+	room    id.Room
+	other   id.Room   // one more room, for events that appear in the wrong one
+	servers []*Server // the first hosts the room; the last is hostile
+	// side is which piece of the network a server is in; nothing passes between pieces.
+	side  map[id.Server]int
+	calm  bool // the network works and nobody is hostile
+	gone  bool // the hostile server is
+	acked []ack
+	// forged are events that no server may ever keep.
+	forged map[id.Event]string
+	log    []string
+}
+
+// ack is an event whose sender was told that it was sent.
+type ack struct {
+	event id.Event
+	by    *Server
+	at    time.Time
+}
+
+// New makes servers, of which the last is hostile, with users of all but that in a room.
+func New(t testing.TB, version string, seed uint64, honest int) *World {
+	v, ok := roomversion.Get(version)
+	if !ok {
+		t.Fatalf("no room version %s", version)
+	}
+	w := &World{t: t, ctx: t.Context(), rand: rand.New(rand.NewPCG(seed, uint64(v.Number))), version: v,
+		side: map[id.Server]int{}, forged: map[id.Event]string{}}
+	for n := range honest {
+		w.servers = append(w.servers, w.start(id.Server(fmt.Sprintf("s%d.example", n))))
+	}
+	w.servers = append(w.servers, w.start("hostile.example"))
+	w.hostile().hostile = true
+	w.calm = true
+	founder := w.servers[0]
+	for _, name := range []*id.Room{&w.other, &w.room} {
+		var err error
+		*name, err = founder.engine.Create(w.ctx, room.Creation{Creator: founder.user("alice"), Version: version, Preset: "public_chat",
+			PowerLevels: []byte(`{"events":{"m.room.topic":0,"m.room.name":25},"invite":0,"kick":25,"ban":25}`)})
+		w.must(err)
+	}
+	for _, s := range w.servers[1:] {
+		w.must(s.engine.Join(w.ctx, room.Change{Room: w.other, Sender: s.user("alice"), Via: []id.Server{founder.Name}}))
+		w.must(s.engine.Join(w.ctx, room.Change{Room: w.room, Sender: s.user("alice"), Via: []id.Server{founder.Name}}))
+		w.drain()
+	}
+	if w.chance(2) { // the hostile server has some power
+		w.grant(founder, founder.user("alice"), w.hostile().user("alice"), 50)
+		w.drain()
+	}
+	for _, s := range w.servers {
+		s.resident = time.Now()
+	}
+	w.calm = false
+	return w
+}
+
+func (w *World) hostile() *Server { return w.servers[len(w.servers)-1] }
+
+func (w *World) honest() []*Server { return w.servers[:len(w.servers)-1] }
+
+func (w *World) server(name id.Server) *Server {
+	for _, s := range w.servers {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func (w *World) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// note keeps what happened, for who looks into a failed run.
+func (w *World) note(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf("%s ", time.Now().Format("04:05.000"))+fmt.Sprintf(format, args...))
+}
+
+func (w *World) chance(of int) bool { return w.rand.IntN(of) == 0 }
+
+func pick[T any](w *World, from ...T) T { return from[w.rand.IntN(len(from))] }
+
+// Run lets so many things happen, heals the network and checks that all is well.
+func (w *World) Run(steps int) {
+	w.t.Helper()
+	for range steps {
+		w.step()
+		time.Sleep(time.Duration(w.rand.IntN(200)) * time.Millisecond)
+	}
+	w.settle()
+	w.check()
+	for _, s := range w.servers {
+		w.must(s.store.Close())
+	}
+}
+
+func (w *World) step() {
+	switch n := w.rand.IntN(100); {
+	case n < 40:
+		w.act(pick(w, w.honest()...))
+	case n < 84:
+		if s := pick(w, w.servers...); s != w.hostile() {
+			s.send(pick(w, w.servers...))
+		}
+	case n < 92:
+		w.attack(pick(w, w.honest()...))
+	case n < 96:
+		if w.chance(2) {
+			w.side = map[id.Server]int{}
+			w.note("the network is whole")
+			break
+		}
+		for _, s := range w.servers {
+			w.side[s.Name] = w.rand.IntN(2)
+		}
+		w.note("the network falls apart: %v", w.side)
+	case n < 98:
+		pick(w, w.servers...).restart()
+	default:
+		w.drainSome()
+	}
+}
+
+// drainSome lets servers reach each other for a while.
+func (w *World) drainSome() {
+	for range 3 {
+		for _, s := range w.honest() {
+			for _, to := range w.servers {
+				s.send(to)
+			}
+		}
+	}
+}
+
+// drain delivers all that is on its way.
+func (w *World) drain() {
+	for busy := true; busy; {
+		busy = false
+		for _, s := range w.servers {
+			for _, to := range w.servers {
+				busy = s.send(to) || busy
+			}
+		}
+	}
+}
+
+func others(list []*Server, not *Server) []*Server {
+	return slices.DeleteFunc(slices.Clone(list), func(s *Server) bool { return s == not })
+}

@@ -1,0 +1,61 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	seconds = flag.Int("sim.seconds", 0, "how long TestLong tries new seeds")
+	seed    = flag.Uint64("sim.seed", 0, "the seed that TestLong runs; 0: many")
+	version = flag.String("sim.version", "", "the room version that TestLong runs; empty: all")
+	steps   = flag.Int("sim.steps", 400, "how many things happen in a run of TestLong")
+	verbose = flag.Bool("sim.log", false, "tell what happened in failed runs")
+)
+
+var versions = []string{"1", "2", "6", "8", "10", "11", "12"}
+
+func simulate(t *testing.T, version string, seed uint64, steps int) {
+	t.Run(fmt.Sprintf("version %s, seed %d", version, seed), func(t *testing.T) {
+		cryptotest.SetGlobalRandom(t, seed)
+		synctest.Test(t, func(t *testing.T) {
+			w := New(t, version, seed, 3)
+			w.Run(steps)
+			if t.Failed() && *verbose {
+				for _, line := range w.log {
+					fmt.Println(line)
+				}
+			}
+		})
+	})
+}
+
+func TestServersAgreeInTheEnd(t *testing.T) {
+	for i, v := range versions {
+		simulate(t, v, uint64(i+1), 150)
+	}
+}
+
+func TestLong(t *testing.T) {
+	if *seconds == 0 && *seed == 0 {
+		t.Log("nothing to do without -sim.seconds or -sim.seed")
+		return
+	}
+	chosen := versions
+	if *version != "" {
+		chosen = []string{*version}
+	}
+	if *seed != 0 {
+		for _, v := range chosen {
+			simulate(t, v, *seed, *steps)
+		}
+		return
+	}
+	for start, s := time.Now(), uint64(1000); time.Since(start) < time.Duration(*seconds)*time.Second; s++ {
+		simulate(t, chosen[s%uint64(len(chosen))], s, *steps)
+	}
+}
