@@ -28,6 +28,9 @@ func (w *World) act(s *Server) {
 	user := s.user(pick(w, "alice", "alice", "bob"))
 	about := pick(w, w.servers...).user(pick(w, "alice", "bob"))
 	c := room.Change{Room: w.room, Sender: user, Target: about, Via: []id.Server{pick(w, others(w.servers, s)...).Name, w.servers[0].Name}}
+	if about == user { // who leaves, leaves
+		return
+	}
 	what, err := "", error(nil)
 	switch n := w.rand.IntN(100); {
 	case n < 40:

@@ -49,14 +49,37 @@ func (w *World) drainHonest() {
 	}
 }
 
-// in are the honest servers that are in the room, each by its own account.
-func (w *World) in() (list []*Server) {
+// in are the honest servers that are in the room: the most that regard each other so. A server
+// may believe to be in a room whose other servers hold that its users are out, and
+// send it nothing any more; it cannot know better until it joins anew.
+func (w *World) in() (best []*Server) {
+	regards := map[*Server]map[id.Server]bool{}
 	for _, s := range w.honest() {
-		if len(s.joined()) > 0 {
-			list = append(list, s)
+		if len(s.joined()) == 0 {
+			continue
+		}
+		regards[s] = map[id.Server]bool{}
+		for t, p := range s.scene(w.room).state {
+			if t.Type == event.TypeMember && p.Membership() == event.MembershipJoin {
+				regards[s][id.User(t.Key).Server()] = true
+			}
 		}
 	}
-	return list
+	for set := range 1 << len(w.honest()) {
+		var list []*Server
+		for i, s := range w.honest() {
+			if set&(1<<i) != 0 {
+				list = append(list, s)
+			}
+		}
+		whole := !slices.ContainsFunc(list, func(a *Server) bool {
+			return slices.ContainsFunc(list, func(b *Server) bool { return !regards[a][b.Name] })
+		})
+		if whole && len(list) > len(best) {
+			best = list
+		}
+	}
+	return best
 }
 
 func tipsOf(c scene) (names []id.Event) {

@@ -19,6 +19,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
 	"hearth/room"
+	"hearth/store"
 )
 
 // World is all there is in a run.
@@ -46,6 +48,8 @@ type World struct {
 	// forged are events that no server may ever keep.
 	forged map[id.Event]string
 	log    []string
+	// Tell is told of a run that failed what happened; nil: nobody is.
+	Tell io.Writer
 }
 
 // ack is an event whose sender was told that it was sent.
@@ -130,9 +134,36 @@ func (w *World) Run(steps int) {
 	}
 	w.settle()
 	w.check()
+	if w.t.Failed() && w.Tell != nil {
+		w.tell()
+	}
 	for _, s := range w.servers {
 		w.must(s.store.Close())
 	}
+}
+
+// tell says what happened, and what the honest servers think of each other's events.
+func (w *World) tell() {
+	for _, line := range w.log {
+		fmt.Fprintln(w.Tell, line)
+	}
+	for _, s := range w.honest() {
+		for _, p := range s.scene(w.room).timeline {
+			fmt.Fprintf(w.Tell, "%s has %s depth %d after %v: %s %s\n", s.Name, describe(p), p.Depth, p.PrevEvents, p.Type, w.opinions(p.ID))
+		}
+	}
+}
+
+// opinions are the flags that the honest servers have on an event.
+func (w *World) opinions(name id.Event) (all string) {
+	for _, s := range w.honest() {
+		w.must(s.store.View(w.ctx, func(tx *store.Tx) error {
+			row, ok, err := tx.Events.Know(name)
+			all += fmt.Sprintf(" %s:%t,%d", s.Name, ok, row.Flags)
+			return err
+		}))
+	}
+	return all
 }
 
 func (w *World) step() {

@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"os"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -24,12 +25,10 @@ func simulate(t *testing.T, version string, seed uint64, steps int) {
 		cryptotest.SetGlobalRandom(t, seed)
 		synctest.Test(t, func(t *testing.T) {
 			w := New(t, version, seed, 3)
-			w.Run(steps)
-			if t.Failed() && *verbose {
-				for _, line := range w.log {
-					fmt.Println(line)
-				}
+			if *verbose {
+				w.Tell = os.Stdout
 			}
+			w.Run(steps)
 		})
 	})
 }
