@@ -9,6 +9,7 @@ import (
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/room"
+	"hearth/store"
 	"hearth/store/storetest"
 )
 
@@ -86,5 +87,37 @@ func TestWhoseJoinABranchTookAwayJoinsAgain(t *testing.T) {
 				t.Errorf("alice is not there: %s", g.describe(now))
 			}
 		})
+	}
+}
+
+// A refusal of an invite that no other server heard of holds as long as nobody here is in the
+// room. Who joins it hears that the invite still stands.
+func TestAnInviteThatWasRefusedInVainStandsInTheRoom(t *testing.T) {
+	g := newTangle(t, "11", 1)
+	e := g.witness(0)
+	user, invited := id.User("@alice:witness0.example"), id.User("@bob:witness0.example")
+	invite := g.build(g.admin, event.TypeMember, ptr(string(invited)), `{"membership":"invite"}`, g.heads...)
+	g.linear(invite)
+	for name, err := range e.Receive(t.Context(), elsewhere, g.room, []jsontext.Value{g.raw(invite.ID)}) {
+		if err != nil {
+			t.Fatal(name, err)
+		}
+	}
+	g.must(e.Leave(t.Context(), room.Change{Room: g.room, Sender: user}))
+	g.must(e.Leave(t.Context(), room.Change{Room: g.room, Sender: invited}))
+	membership := func() (m store.Membership) {
+		rooms, err := e.RoomsOf(t.Context(), invited, store.Invite)
+		g.must(err)
+		if len(rooms) > 0 {
+			return store.Invite
+		}
+		return store.Leave
+	}
+	if m := membership(); m != store.Leave {
+		t.Errorf("bob's membership is %v, having refused the invite", m)
+	}
+	g.must(e.Join(t.Context(), room.Change{Room: g.room, Sender: user, Via: []id.Server{elsewhere}}))
+	if m := membership(); m != store.Invite {
+		t.Errorf("bob's membership is %v, where the room has him invited", m)
 	}
 }

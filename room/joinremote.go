@@ -393,7 +393,10 @@ const snapshotChunk = 500
 // members only what changes is kept, for there may be very many.
 func (w *writing) snapshotTo(tx *store.Tx, state *StateMap) ([]change, error) {
 	servers := map[id.Server]store.ServerNID{}
-	entries := w.head.State.Diff(state)
+	entries, err := w.withOutside(tx, state, w.head.State.Diff(state))
+	if err != nil {
+		return nil, err
+	}
 	changes := make([]change, 0, len(entries))
 	for chunk := range slices.Chunk(entries, snapshotChunk) {
 		nids := make([]store.EventNID, 0, 2*len(chunk))
@@ -423,6 +426,27 @@ func (w *writing) snapshotTo(tx *store.Tx, state *StateMap) ([]change, error) {
 		}
 	}
 	return changes, nil
+}
+
+// withOutside adds to the changes of a state what users here have been told of the room,
+// or told it, from outside, while nobody here was in it: that gives way to the state.
+func (w *writing) withOutside(tx *store.Tx, state *StateMap, entries []store.StateEntry) ([]store.StateEntry, error) {
+	self, ok, err := tx.IDs.FindServer(w.engine.options.Server)
+	if err != nil || !ok {
+		return entries, err
+	}
+	members, err := tx.Members.OfServer(w.head.NID, self)
+	if err != nil {
+		return nil, fmt.Errorf("members here of %s: %w", w.head.ID, err)
+	}
+	for _, m := range members {
+		key := store.MemberKey(m.User)
+		nid, ok := state.Get(key)
+		if i, differs := find(entries, key); ok && nid != m.Event && !differs {
+			entries = slices.Insert(entries, i, store.StateEntry{Key: key, Event: nid})
+		}
+	}
+	return entries, nil
 }
 
 func (w *writing) snapshotChange(tx *store.Tx, e store.StateEntry, before, after *event.PDU, servers map[id.Server]store.ServerNID) (change, error) {
