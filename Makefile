@@ -1,7 +1,7 @@
 # make run     a server for trying out, with two users
 # make test    what needs nothing but Go: the fast tests (skips say why)
 # make check   before every commit: format, vet, tests, generated files
-# make ci      everything but races and fuzzing, skips forbidden; installs what is missing
+# make ci      everything, skips forbidden; installs what is missing
 .PHONY: run build test check generate ci fuzz bench race complement-image complement
 
 run:
@@ -29,14 +29,12 @@ ci:
 	test/ci.sh
 
 race:
-	go test -race ./stream ./store/... ./room/... ./clientsync/... ./api/httpx ./cmd/hearth
+	go test -race ./stream ./store/... ./room/... ./remote/... ./clientsync/... ./api/httpx ./api/federation ./cmd/hearth
 
 FUZZTIME ?= 10s
 fuzz:
-	@set -e; for pkg in $$(go list ./...); do \
-	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
-	  done; \
+	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's|/[^/]*:func | |' | sort | while read pkg f; do \
+	  echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg </dev/null; \
 	done
 
 bench:

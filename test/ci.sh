@@ -1,8 +1,6 @@
 #!/bin/bash
-# Everything: tests on both databases with skips forbidden, the outside tests,
-# Complement. Installs from Debian what is missing. The races (make race) and the
-# fuzzing (make fuzz) belong here too; they have not been run whole yet, and come
-# in when they have.
+# Everything: tests on both databases with skips forbidden, races, a little fuzzing,
+# the outside tests, Complement. Installs from Debian what is missing.
 # What needs outside source that is not there (Complement, the specification)
 # says so and is left out.
 set -euo pipefail
@@ -37,6 +35,12 @@ go test -count=1 ./...
 say "clients made with mautrix-go, and comparisons with it"
 go test -count=1 -tags goolm ./test/mautrix
 GOEXPERIMENT=jsonv2 go test -count=1 ./matrix/event ./matrix/authrules
+
+say "races, on SQLite"
+HEARTH_TEST_POSTGRES='' HEARTH_CI='' make race
+
+say "fuzzing"
+make fuzz FUZZTIME=2s
 
 for suite in test/*/ci; do
 	[ -x "$suite" ] || continue
