@@ -121,3 +121,24 @@ func TestAnInviteThatWasRefusedInVainStandsInTheRoom(t *testing.T) {
 		t.Errorf("bob's membership is %v, where the room has him invited", m)
 	}
 }
+
+// Of a state that another server tells, nothing may be left out because that server had some
+// trouble meanwhile: the event waits, until the state is to be had or another event leads to it.
+func TestAStateThatCouldNotBeFetchedIsNotTakenForWhole(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		start := p.newest()
+		lost := p.say("lost", start)
+		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
+		one := p.say("one", p.say("zero", rename.ID).ID)
+		p.hides[rename.ID] = true
+		p.down = map[id.Event]bool{rename.ID: true}
+		if err := p.send(one)[one.ID]; err != nil {
+			t.Errorf("it is not refused: %v", err)
+		}
+		p.wantShown()
+		p.down = nil
+		p.deliver(p.say("two", one.ID))
+		p.wantShown("zero", "one", "two")
+		p.want(event.TypeMember, string(remoteCharlie), `{"displayname":"Charlie","membership":"join"}`)
+	})
+}

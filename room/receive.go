@@ -280,10 +280,12 @@ var errUnobtainable = errors.New("no server could give what the event refers to"
 // maxFetched bounds how many events are asked for one by one.
 const maxFetched = 500
 
-// fetchOutliers fetches events one by one, and the auth events that they turn out to need.
+// fetchOutliers fetches events one by one, and the auth events that they turn out to need. What
+// the server does not have stays away; if it could not be asked, that is an error.
 func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, names []id.Event) error {
 	asked := map[id.Event]bool{}
 	var got []*event.PDU
+	var trouble error
 	for queue := slices.Clone(names); len(queue) > 0 && len(asked) < maxFetched; {
 		name := queue[0]
 		if queue = queue[1:]; asked[name] {
@@ -295,6 +297,9 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 			slog.DebugContext(ctx, "event not received", "event", name, "from", from, "error", err)
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if !answered(err) {
+				trouble = fmt.Errorf("event %s from %s: %w: %w", name, from, errUnobtainable, err)
 			}
 			continue
 		}
@@ -310,7 +315,16 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 			queue = append(queue, more...)
 		}
 	}
-	return e.storeOutliers(ctx, v, room, got)
+	if err := e.storeOutliers(ctx, v, room, got); err != nil {
+		return err
+	}
+	return trouble
+}
+
+// answered says whether an error is what a server has to say, and no trouble that may pass.
+func answered(err error) bool {
+	told := (*errcode.Error)(nil)
+	return errors.As(err, &told) && told.Status < 500 && told.Status != 429
 }
 
 // gatherBefore asks for the events between what is known and an event, if any are

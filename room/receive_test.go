@@ -49,6 +49,8 @@ type peer struct {
 	welcome  func(join *event.PDU, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error)
 	// claims is what it says of every state, instead of the truth.
 	claims []id.Event
+	// down are events that it cannot hand out just now, for some trouble of its own.
+	down map[id.Event]bool
 	// oracle resolves the states of branches; nil: the peer has none that compete.
 	oracle *oracle
 }
@@ -303,6 +305,9 @@ func (p *peer) Backfill(_ context.Context, _ id.Server, _ id.Room, before []id.E
 }
 
 func (p *peer) GetEvent(_ context.Context, _ id.Server, name id.Event) (jsontext.Value, error) {
+	if p.down[name] {
+		return nil, errcode.New(504, "M_UNKNOWN", "it takes too long")
+	}
 	if p.events[name] == nil {
 		return nil, errcode.NotFound("no such event")
 	}
