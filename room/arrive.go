@@ -374,10 +374,11 @@ func (w *writing) isLate(tx *store.Tx, p *event.PDU) (bool, error) {
 // it belongs in the middle of the history, what comes after it is known.
 func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, prev []*Event, extremities *[]*Event) error {
 	ev := en.event
-	next, err := w.remaining(tx, prev)
+	next, behind, err := w.remaining(tx, prev)
 	if err != nil {
 		return err
 	}
+	en.gap = append(en.gap, behind...)
 	after := before
 	if ev.IsState {
 		after = before.Set(ev.Key, ev.NID)
@@ -427,8 +428,9 @@ func (w *writing) currentState(tx *store.Tx, extremities []*Event, ev *Event, af
 }
 
 // remaining are the extremities that an event does not come after. Rejected and
-// soft-failed events are no extremities; what is before them may be.
-func (w *writing) remaining(tx *store.Tx, prev []*Event) ([]*Event, error) {
+// soft-failed events are no extremities; what is before them may be. behind is what
+// is missing before such events, which no event of the timeline misses so far.
+func (w *writing) remaining(tx *store.Tx, prev []*Event) (left []*Event, behind []id.Event, err error) {
 	covered := map[store.EventNID]bool{}
 	queue := slices.Clone(prev)
 	for i := 0; i < len(queue) && i < maxCovered; i++ {
@@ -443,20 +445,25 @@ func (w *writing) remaining(tx *store.Tx, prev []*Event) ([]*Event, error) {
 		for _, name := range ev.PDU.PrevEvents {
 			before, ok, err := w.engine.Event(tx, w.head.NID, name)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			if ok {
+			if ok && before.Flags&store.Outlier == 0 {
 				queue = append(queue, before)
+				continue
+			}
+			if _, missed, err := tx.Gaps.Missing(w.head.NID, name); err != nil {
+				return nil, nil, err
+			} else if !missed && !slices.Contains(behind, name) && len(behind) < maxMissingPrev {
+				behind = append(behind, name)
 			}
 		}
 	}
-	var left []*Event
 	for _, x := range w.head.extremities {
 		if !covered[x.NID] {
 			left = append(left, x)
 		}
 	}
-	return left, nil
+	return left, behind, nil
 }
 
 // maxCovered bounds how far the walk over events that were not accepted goes.

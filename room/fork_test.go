@@ -142,3 +142,22 @@ func TestAStateThatCouldNotBeFetchedIsNotTakenForWhole(t *testing.T) {
 		p.want(event.TypeMember, string(remoteCharlie), `{"displayname":"Charlie","membership":"join"}`)
 	})
 }
+
+// What lies behind an event that was not accepted is part of the history all the same, and is
+// fetched for who scrolls back.
+func TestHistoryBehindASoftFailureIsFetched(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		root := p.member(remoteBob, "join", p.newest())
+		p.deliver(root)
+		hidden := p.say("hidden", root.ID)
+		late := p.say("soft-failed", hidden.ID)
+		last := p.build(remoteBob, "m.room.message", nil, `{"msgtype":"m.text","body":"last"}`, late.ID)
+		p.must(p.e.Ban(t.Context(), room.Change{Room: p.room, Sender: alice, Target: remoteCharlie}))
+		p.hides[hidden.ID] = true
+		p.deliver(last)
+		p.wantShown("last")
+		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+		p.must(err)
+		p.wantShown("hidden", "last")
+	})
+}
