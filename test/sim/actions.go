@@ -37,22 +37,22 @@ func (w *World) act(s *Server) {
 		what = "says something"
 		w.say(s, user)
 		return
-	case n < 52:
+	case n < 58:
 		what = "joins"
 		err = s.engine.Join(w.ctx, c)
-	case n < 56:
+	case n < 60:
 		if user == w.servers[0].user("alice") {
 			return // somebody must be there at the end
 		}
 		what = "leaves"
 		err = s.engine.Leave(w.ctx, c)
-	case n < 62:
+	case n < 66:
 		what = "invites"
 		err = s.engine.Invite(w.ctx, c)
-	case n < 66:
+	case n < 68:
 		what = "kicks"
 		err = s.engine.Kick(w.ctx, c)
-	case n < 70:
+	case n < 69:
 		what = "bans"
 		err = s.engine.Ban(w.ctx, c)
 	case n < 74:

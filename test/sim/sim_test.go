@@ -14,7 +14,7 @@ var (
 	seconds = flag.Int("sim.seconds", 0, "how long TestLong tries new seeds")
 	seed    = flag.Uint64("sim.seed", 0, "the seed that TestLong runs; 0: many")
 	version = flag.String("sim.version", "", "the room version that TestLong runs; empty: all")
-	steps   = flag.Int("sim.steps", 400, "how many things happen in a run of TestLong")
+	steps   = flag.Int("sim.steps", 800, "how many things happen in a run of TestLong")
 	verbose = flag.Bool("sim.log", false, "tell what happened in failed runs")
 )
 
@@ -35,7 +35,7 @@ func simulate(t *testing.T, version string, seed uint64, steps int) {
 
 func TestServersAgreeInTheEnd(t *testing.T) {
 	for i, v := range versions {
-		simulate(t, v, uint64(i+1), 150)
+		simulate(t, v, uint64(i+1), 400)
 	}
 }
 
