@@ -161,3 +161,24 @@ func TestHistoryBehindASoftFailureIsFetched(t *testing.T) {
 		p.wantShown("hidden", "last")
 	})
 }
+
+// What another server says of the state decides whether an event is accepted: so it is the
+// event's own server that is asked, and not whoever hands the event on.
+func TestTheMakerOfAnEventIsAskedForTheStateBefore(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, p.newest())
+		zero := p.say("zero", rename.ID)
+		one := p.say("one", zero.ID)
+		p.hides[rename.ID], p.liar = true, "third.example"
+		results := p.e.Receive(t.Context(), p.liar, p.room, []jsontext.Value{p.raw(one.ID)})
+		p.must(results[one.ID])
+		p.wantShown("zero", "one")
+		p.want(event.TypeMember, string(remoteCharlie), `{"displayname":"Charlie","membership":"join"}`)
+		// Where its own server does not help, nothing is believed of one that answers something else.
+		again := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"C."}`, one.ID)
+		two := p.say("three", p.say("two", again.ID).ID)
+		p.hides[again.ID], p.down = true, map[id.Event]bool{again.ID: true}
+		p.must(p.e.Receive(t.Context(), p.liar, p.room, []jsontext.Value{p.raw(two.ID)})[two.ID])
+		p.wantShown("zero", "one")
+	})
+}

@@ -305,6 +305,7 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 		}
 		for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
 			if p.ID != name {
+				trouble = fmt.Errorf("event %s from %s, which answered with %s: %w", name, from, p.ID, errUnobtainable)
 				continue
 			}
 			got = append(got, p)
@@ -373,13 +374,28 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 	}
 	states := map[id.Event]*StateMap{}
 	for _, name := range missing {
-		m, err := e.fetchStateAfter(ctx, origin, v, p.Room, name)
-		if err != nil {
-			return nil, fmt.Errorf("state after %s from %s: %w: %w", name, origin, errUnobtainable, err)
+		if states[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {
+			return nil, err
 		}
-		states[name] = m
 	}
 	return states, nil
+}
+
+// tellsStateAfter asks for the state after an event before p: first the server that made p, as
+// whoever hands it on may say of the state what would have p refused, then that.
+func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (m *StateMap, err error) {
+	servers := []id.Server{origin}
+	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
+		servers = []id.Server{maker, origin}
+	}
+	for _, server := range servers {
+		if m, err = e.fetchStateAfter(ctx, server, v, p.Room, name); err == nil {
+			return m, nil
+		}
+		err = fmt.Errorf("state after %s from %s: %w: %w", name, server, errUnobtainable, err)
+		slog.DebugContext(ctx, "state not received", "event", p.ID, "error", err)
+	}
+	return nil, err
 }
 
 // fetchStateAfter asks a server for the state after an event. What of it is not here

@@ -189,7 +189,7 @@ func (w *World) checkAcknowledged(s *Server, among []*Server) {
 		}
 		if scrolled {
 			for _, a := range missing {
-				w.t.Errorf("%s lacks %s, which %s acknowledged at %s", s.Name, a.event, a.by.Name, a.at.Format("04:05.000"))
+				w.t.Errorf("%s lacks %s, which %s acknowledged at %s:%s", s.Name, a.event, a.by.Name, a.at.Format("04:05.000"), w.opinions(a.event))
 			}
 			return
 		}
