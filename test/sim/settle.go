@@ -219,8 +219,8 @@ func (w *World) missing(s *Server, among []*Server) (list []ack) {
 func (s *Server) scrollBack() {
 	w := s.w
 	reader := room.Reader{User: s.joined()[0]}
-	p := room.Page{Back: true, Limit: 100}
-	for range 100 {
+	p := room.Page{Back: true, Limit: 5} // of a page with several gaps, only the newest is filled
+	for range 500 {
 		var end string
 		w.must(s.engine.Look(w.ctx, w.room, reader.User, "", func(tx *store.Tx, v *room.View) error {
 			h, err := s.engine.Messages(tx, v, p)
