@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/room"
@@ -221,20 +223,18 @@ func (s *Server) scrollBack() {
 	reader := room.Reader{User: s.joined()[0]}
 	p := room.Page{Back: true, Limit: 5} // of a page with several gaps, only the newest is filled
 	for range 500 {
-		var end string
-		w.must(s.engine.Look(w.ctx, w.room, reader.User, "", func(tx *store.Tx, v *room.View) error {
-			h, err := s.engine.Messages(tx, v, p)
-			end = h.End
-			return err
-		}))
-		if _, err := s.engine.ReadMessages(w.ctx, reader, w.room, p); err != nil {
+		body, err := s.engine.ReadMessages(w.ctx, reader, w.room, p)
+		if err != nil {
 			w.t.Errorf("%s reads messages: %v", reader.User, err)
 			return
 		}
-		if end == "" {
+		var page struct {
+			End string `json:"end"`
+		}
+		if w.must(json.Unmarshal(body, &page)); page.End == "" {
 			return
 		}
-		from, err := stream.ParsePosition(end)
+		from, err := stream.ParsePosition(page.End)
 		w.must(err)
 		p.From = &from
 	}
