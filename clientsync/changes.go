@@ -119,8 +119,11 @@ func (y *response) readTyping(tx *store.Tx, ch map[store.RoomNID]roomChange) err
 // job is one room to be looked at.
 type job struct {
 	member store.Member
-	room   id.Room
-	change roomChange
+	// complete: the room's state has become whole since, so that it appears now to
+	// those who want it whole.
+	complete bool
+	room     id.Room
+	change   roomChange
 }
 
 // The parts of the rooms section.
@@ -156,11 +159,16 @@ func (y *response) jobs(tx *store.Tx) ([]job, error) {
 	if err != nil {
 		return nil, err
 	}
+	states, err := y.states(tx)
+	if err != nil {
+		return nil, err
+	}
 	jobs := all[:0]
 	for _, j := range all {
-		if !y.wants(&j) && !expelled[j.member.Event] {
+		if !y.wants(&j) && !expelled[j.member.Event] || j.section() == joinSection && states.partial[j.member.Room] {
 			continue
 		}
+		j.complete = states.completed[j.member.Room]
 		if j.room, err = tx.Rooms.ID(j.member.Room); err != nil {
 			return nil, err
 		}
@@ -195,6 +203,35 @@ func (y *response) expelled(tx *store.Tx, all []job) (map[store.EventNID]bool, e
 		}
 	}
 	return expelled, nil
+}
+
+// roomStates says of rooms joined by way of other servers whose members are still being
+// fetched, and whose have been since. Clients that load members lazily see these rooms
+// from the join on; to the others they appear when all members are known.
+// spec: client-server-api#lazy-loading-room-members
+type roomStates struct{ partial, completed map[store.RoomNID]bool }
+
+func (y *response) states(tx *store.Tx) (s roomStates, err error) {
+	if y.filter.Room.State.LazyLoadMembers {
+		return s, nil
+	}
+	partial, err := tx.Rooms.Partial()
+	if err != nil {
+		return s, err
+	}
+	s.partial = make(map[store.RoomNID]bool, len(partial))
+	for _, r := range partial {
+		s.partial[r.NID] = true
+	}
+	if y.initial {
+		return s, nil
+	}
+	completed, err := tx.Rooms.WholeAfter(y.since.Durable)
+	s.completed = make(map[store.RoomNID]bool, len(completed))
+	for _, nid := range completed {
+		s.completed[nid] = true
+	}
+	return s, err
 }
 
 func (y *response) candidates(tx *store.Tx) ([]job, error) {

@@ -95,7 +95,7 @@ type span struct {
 
 // joined writes what is new in a room that the user is joined to.
 func (y *response) joined(ctx context.Context, tx *store.Tx, j *job) error {
-	newly := y.initial || j.member.Position > y.since.Durable
+	newly := y.initial || j.complete || j.member.Position > y.since.Durable
 	whole := newly || y.req.FullState
 	if whole {
 		j.change = everything

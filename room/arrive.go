@@ -126,6 +126,9 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		return nil, err
 	}
 	en.auth = w.edges(auth)
+	if err := w.learn(tx, auth); err != nil {
+		return nil, err
+	}
 	prev, missing, err := w.prevEvents(tx, a)
 	if err != nil {
 		return nil, err
@@ -134,6 +137,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	if err != nil {
 		return nil, err
 	}
+	before = w.withLearned(before, auth)
 	var fresh bool
 	if ev.StateBefore, ev.overlay, fresh, err = w.nameState(ctx, tx, before, prev); err != nil {
 		return nil, err
@@ -179,7 +183,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	if err := w.advance(tx, en, before, late, prev, extremities); err != nil {
 		return nil, err
 	}
-	if err := w.gatherEffects(tx, en); err != nil {
+	if err := w.gatherEffects(tx, en); err != nil || en.again {
 		return nil, err
 	}
 	return nil, w.redactedBefore(tx, en)
@@ -229,7 +233,7 @@ func (w *writing) edges(auth []*Event) []store.EventNID {
 // prevEvents reads the events before an event; missing are those not known here.
 func (w *writing) prevEvents(tx *store.Tx, a arrival) (prev []*Event, missing []id.Event, err error) {
 	for _, name := range a.pdu.PrevEvents {
-		ev, ok, err := w.engine.Event(tx, w.head.NID, name)
+		ev, ok, err := w.find(tx, name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -443,7 +447,7 @@ func (w *writing) remaining(tx *store.Tx, prev []*Event) (left []*Event, behind 
 			continue
 		}
 		for _, name := range ev.PDU.PrevEvents {
-			before, ok, err := w.engine.Event(tx, w.head.NID, name)
+			before, ok, err := w.find(tx, name)
 			if err != nil {
 				return nil, nil, err
 			}

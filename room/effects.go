@@ -25,13 +25,16 @@ var effects = map[string]func(*writing, *store.Tx, *entry) error{
 }
 
 func (w *writing) gatherEffects(tx *store.Tx, en *entry) error {
-	if gather := effects[en.event.PDU.Type]; gather != nil {
-		if err := gather(w, tx, en); err != nil {
+	for i := range en.changes {
+		if err := w.memberEffect(tx, en, &en.changes[i]); err != nil {
 			return err
 		}
 	}
-	for i := range en.changes {
-		if err := w.memberEffect(tx, en, &en.changes[i]); err != nil {
+	if en.again && en.was == 0 {
+		return nil // all else was done when the event came
+	}
+	if gather := effects[en.event.PDU.Type]; gather != nil {
+		if err := gather(w, tx, en); err != nil {
 			return err
 		}
 	}
@@ -79,17 +82,23 @@ func membershipOf(p *event.PDU) store.Membership {
 }
 
 func (m *memberChange) apply(tx *store.Tx, row store.Event, member store.EventNID) error {
+	if err := m.set(tx, row.Room, member, row.Position); err != nil || m.joins() == 0 {
+		return err
+	}
+	return tx.RoomServers.Add(row.Room, m.server, m.joins())
+}
+
+// set keeps the table of memberships; position is when this one came about.
+func (m *memberChange) set(tx *store.Tx, room store.RoomNID, member store.EventNID, position int64) error {
 	after := m.after
 	if after == 0 {
 		after = store.Leave // the state fell back to that before any membership
 	}
-	err := tx.Members.Set(store.Member{
-		Room: row.Room, User: m.user, Membership: after, Event: member, Position: row.Position, Local: m.local,
-	})
-	if err != nil || m.joins() == 0 {
-		return err
+	err := tx.Members.Set(store.Member{Room: room, User: m.user, Membership: after, Event: member, Position: position, Local: m.local})
+	if err != nil {
+		return fmt.Errorf("store a member: %w", err)
 	}
-	return tx.RoomServers.Add(row.Room, m.server, m.joins())
+	return nil
 }
 
 // joins is 1 if the user joins by the change, -1 if they leave.

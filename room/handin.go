@@ -132,6 +132,9 @@ func (e *Engine) takeIn(ctx context.Context, in HandIn, m store.Membership) (*Ev
 	if err != nil {
 		return nil, err
 	}
+	if m != store.Leave && h.Partial.Version != 0 {
+		return nil, errPartial(in.Room)
+	}
 	p, err := event.Parse(h.Version, in.Raw)
 	if err != nil {
 		return nil, err

@@ -52,6 +52,9 @@ func (e *Engine) makeMembership(ctx context.Context, a Approach, m store.Members
 	if err != nil {
 		return t, err
 	}
+	if m != store.Leave && h.Partial.Version != 0 {
+		return t, errPartial(a.Room)
+	}
 	if m != store.Leave && !slices.Contains(a.Versions, h.Version.ID) {
 		return t, errcode.New(400, "M_INCOMPATIBLE_ROOM_VERSION", "the room has version %s, which your server does not know", h.Version.ID).
 			With("room_version", h.Version.ID)

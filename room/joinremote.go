@@ -213,51 +213,41 @@ func (e *Engine) joinRemote(ctx context.Context, c Change) error {
 	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinVia(ctx, server, c) })
 }
 
-func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error {
+func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err error) {
 	join, v, err := e.handshake(ctx, server, store.Join, c)
 	if err != nil {
 		return err
 	}
-	var told roomState
-	answer, err := e.options.Network.SendJoin(ctx, server, join, false, func(part StatePart, raw jsontext.Value) error {
-		return told.add(v, c.Room, part, raw)
-	})
+	t, err := e.receiveTold(v, c.Room)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	// Members are left out if the server can: of a large room they are most of the
+	// state, and the room can be used without them. They are fetched afterwards.
+	answer, err := e.options.Network.SendJoin(ctx, server, join, true, t.add)
 	if err != nil {
 		return err
 	}
 	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
 		return err
 	}
-	if err := e.adopt(ctx, v, c.Room, &told); err != nil {
+	if err := e.adopt(ctx, v, c.Room, t); err != nil {
 		return err
 	}
-	state, err := e.stateOf(ctx, c.Room, told.state)
+	state, err := e.stateOf(ctx, c.Room, t.stateNames())
 	if err != nil {
 		return err
 	}
-	return e.write(ctx, c.Room, func(w *writing) error { return w.joined(ctx, state, join) })
-}
-
-// roomState is what another server tells of a room's state.
-type roomState struct {
-	events []*event.PDU // state and auth chain
-	state  []id.Event
-	create *event.PDU
-}
-
-func (s *roomState) add(v *roomversion.Version, room id.Room, part StatePart, raw jsontext.Value) error {
-	p, err := event.Parse(v, raw)
-	if err != nil || p.Room != room || !p.IsState() {
-		return nil // what is malformed is no part of the state
+	lacks, err := e.lacks(ctx, server, answer)
+	if err != nil {
+		return err
 	}
-	s.events = append(s.events, p)
-	if part == InState {
-		s.state = append(s.state, p.ID)
-		if p.Is(event.TypeCreate, "") {
-			s.create = p
-		}
+	err = e.write(ctx, c.Room, func(w *writing) error { return w.joined(ctx, state, join, lacks) })
+	if err == nil && lacks != nil {
+		e.partial.begin(c.Room)
 	}
-	return nil
+	return err
 }
 
 // countersigned is our join as the other server returned it, if that server signed it
@@ -278,10 +268,8 @@ func (e *Engine) countersigned(ctx context.Context, v *roomversion.Version, join
 
 // adopt makes a room known that nobody here was in so far, with the events that
 // another server told of it, as outliers.
-func (e *Engine) adopt(ctx context.Context, v *roomversion.Version, room id.Room, told *roomState) error {
-	events := e.verify(ctx, told.events, nil)
-	told.events = nil
-	if told.create == nil || !slices.ContainsFunc(events, func(p *event.PDU) bool { return p.ID == told.create.ID }) {
+func (e *Engine) adopt(ctx context.Context, v *roomversion.Version, room id.Room, told *told) error {
+	if told.create == nil || len(e.verify(ctx, []*event.PDU{told.create}, nil)) == 0 {
 		return errcode.New(502, "M_UNKNOWN", "the other server told a state without a valid create event")
 	}
 	if version := told.create.ContentString("room_version"); version != v.ID && !(version == "" && v.ID == "1") {
@@ -305,12 +293,12 @@ func (e *Engine) adopt(ctx context.Context, v *roomversion.Version, room id.Room
 	if err != nil {
 		return err
 	}
-	return e.storeOutliers(ctx, v, room, events)
+	return told.store(ctx)
 }
 
 // joined makes a join that another server let us make the room's newest event, on the
-// state that it told.
-func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU) error {
+// state that it told; lacks is nil if that is whole.
+func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, lacks *lacking) error {
 	if err := w.settle(ctx); err != nil {
 		return err
 	}
@@ -340,12 +328,25 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU) 
 		} else if reason != nil {
 			return errcode.Forbidden("the join is not allowed by the state that the other server told: %s", reason)
 		}
-		if w.snapshot, err = w.snapshotTo(tx, state); err != nil {
+		if lacks != nil {
+			if state, err = w.withLocals(tx, state); err != nil {
+				return err
+			}
+		}
+		snapshot, err := w.snapshotTo(tx, state)
+		if err != nil {
 			return err
 		}
-		if w.head, err = w.head.afterSnapshot(state, w.snapshot); err != nil {
+		if w.head, err = w.head.afterSnapshot(state, snapshot); err != nil {
 			return err
 		}
+		w.from = w.head.StateVersion
+		version := w.from
+		w.first = append(w.first, func(tx *store.Tx, position int64) error {
+			// Its memberships came about for us with the join that follows.
+			return w.commitSnapshot(tx, snapshot, version, position)
+		})
+		w.noteLacking(lacks, nid)
 		en := entry{event: &Event{PDU: join, Event: store.Event{
 			NID: nid, Room: w.head.NID, ID: join.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: true,
 			Depth: join.Depth, TS: join.OriginServerTS, StateBefore: w.head.StateVersion,

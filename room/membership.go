@@ -108,11 +108,35 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 	if !here && e.options.Network != nil {
 		return e.joinRemote(ctx, c)
 	}
+	if via, err := e.joinsThrough(ctx, c); err != nil {
+		return err
+	} else if via != "" {
+		// Whether they may join is not known here yet.
+		c.Via = append(c.Via, via)
+		return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinThrough(ctx, server, c) })
+	}
 	err = e.joinLocal(ctx, c)
 	if errors.Is(err, errNobodyInvites) && len(c.Via) > 0 && e.options.Network != nil {
 		return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinThrough(ctx, server, c) })
 	}
 	return err
+}
+
+// joinsThrough is the server by way of which somebody has to join a room with a partial
+// state, which does not tell their membership; empty: they can join here.
+func (e *Engine) joinsThrough(ctx context.Context, c Change) (via id.Server, err error) {
+	h, ok, err := e.Head(ctx, c.Room)
+	if err != nil || !ok || h.Partial.Version == 0 {
+		return "", err
+	}
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		_, known, err := e.StateEvent(tx, h, event.StateTuple{Type: event.TypeMember, Key: string(c.Sender)})
+		if err == nil && !known {
+			via = h.Partial.Via
+		}
+		return err
+	})
+	return via, err
 }
 
 func (e *Engine) joinLocal(ctx context.Context, c Change) error {
@@ -169,6 +193,9 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 // Invite invites the target. Inviting again makes a new invite.
 // spec: client-server-api#post_matrixclientv3roomsroomidinvite
 func (e *Engine) Invite(ctx context.Context, c Change) error {
+	if err := e.awaitMember(ctx, c.Room, c.Target); err != nil {
+		return err
+	}
 	if e.isRemote(c.Target) {
 		return e.inviteRemote(ctx, c)
 	}
@@ -211,6 +238,9 @@ func (e *Engine) Leave(ctx context.Context, c Change) error {
 // Kick ends another's membership.
 // spec: client-server-api#post_matrixclientv3roomsroomidkick
 func (e *Engine) Kick(ctx context.Context, c Change) error {
+	if err := e.awaitMember(ctx, c.Room, c.Target); err != nil {
+		return err
+	}
 	return e.compose(ctx, c.Room, func(w *writing) error {
 		switch m, err := w.membership(ctx, c.Target); {
 		case err != nil:
@@ -227,11 +257,17 @@ func (e *Engine) Kick(ctx context.Context, c Change) error {
 // Ban bans the target, whether they are in the room or not.
 // spec: client-server-api#banning-users-in-a-room
 func (e *Engine) Ban(ctx context.Context, c Change) error {
+	if err := e.awaitMember(ctx, c.Room, c.Target); err != nil {
+		return err
+	}
 	return e.compose(ctx, c.Room, func(w *writing) error { return w.setMembership(ctx, c, store.Ban, "") })
 }
 
 // Unban lifts a ban.
 func (e *Engine) Unban(ctx context.Context, c Change) error {
+	if err := e.awaitMember(ctx, c.Room, c.Target); err != nil {
+		return err
+	}
 	return e.compose(ctx, c.Room, func(w *writing) error {
 		if m, err := w.membership(ctx, c.Target); err != nil {
 			return err

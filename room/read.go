@@ -274,6 +274,9 @@ func (e *Engine) ReadEventAnywhere(ctx context.Context, who Reader, name id.Even
 // ReadInitial is the state of a room and its newest messages, for previews.
 // spec: client-server-api#get_matrixclientv3roomsroomidinitialsync
 func (e *Engine) ReadInitial(ctx context.Context, who Reader, room id.Room, limit int) (body jsontext.Value, err error) {
+	if err := e.awaitWhole(ctx, room); err != nil {
+		return nil, err
+	}
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		h, err := e.Messages(tx, v, Page{Back: true, Limit: limit})
 		if err != nil {

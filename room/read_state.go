@@ -15,6 +15,9 @@ import (
 // ReadState is the state of a room that a reader is shown, as an array of events.
 // spec: client-server-api#get_matrixclientv3roomsroomidstate
 func (e *Engine) ReadState(ctx context.Context, who Reader, room id.Room) (body jsontext.Value, err error) {
+	if err := e.awaitWhole(ctx, room); err != nil {
+		return nil, err
+	}
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		state, err := e.StateFor(tx, v)
 		if err != nil {
@@ -29,6 +32,11 @@ func (e *Engine) ReadState(ctx context.Context, who Reader, room id.Room) (body 
 // ReadStateEntry is one entry of that state: its content, or the event with all that belongs to it.
 // spec: client-server-api#get_matrixclientv3roomsroomidstateeventtypestatekey
 func (e *Engine) ReadStateEntry(ctx context.Context, who Reader, room id.Room, t event.StateTuple, whole bool) (body jsontext.Value, err error) {
+	if t.Type == event.TypeMember {
+		if err := e.awaitMember(ctx, room, id.User(t.Key)); err != nil {
+			return nil, err
+		}
+	}
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		if err := v.CheckMember(); err != nil {
 			return err
@@ -74,6 +82,9 @@ func ParseMembership(name, s string) (store.Membership, error) {
 // ReadMembers is the membership events of a room.
 // spec: client-server-api#get_matrixclientv3roomsroomidmembers
 func (e *Engine) ReadMembers(ctx context.Context, who Reader, room id.Room, c MemberChoice) (body jsontext.Value, err error) {
+	if err := e.awaitWhole(ctx, room); err != nil {
+		return nil, err
+	}
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		members, err := e.MembersFor(tx, v, c.At)
 		if err != nil {
@@ -100,6 +111,9 @@ func (e *Engine) ReadMembers(ctx context.Context, who Reader, room id.Room, c Me
 // for those who are among them.
 // spec: client-server-api#get_matrixclientv3roomsroomidjoined_members
 func (e *Engine) ReadJoinedMembers(ctx context.Context, who Reader, room id.Room) (body jsontext.Value, err error) {
+	if err := e.awaitWhole(ctx, room); err != nil {
+		return nil, err
+	}
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		if !v.Joined() {
 			return errcode.Forbidden("you are not in room %s, or it is not known here", room)

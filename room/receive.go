@@ -135,14 +135,15 @@ func inOrder(list []*event.PDU) []*event.PDU {
 }
 
 // inAuthOrder puts events behind their auth events.
-func inAuthOrder(list []*event.PDU) []*event.PDU {
-	return ordered(list, func(p *event.PDU) []id.Event {
-		if v := p.Version; !v.RoomIDIsCreateEventID || p.Type == event.TypeCreate || len(p.Room) < 2 {
-			return p.AuthEvents
-		}
-		// The room's id names the create event, which is not listed.
-		return append([]id.Event{id.Event("$" + string(p.Room[1:]))}, p.AuthEvents...)
-	})
+func inAuthOrder(list []*event.PDU) []*event.PDU { return ordered(list, authNames) }
+
+// authNames are the events that one must come after in the auth graph.
+func authNames(p *event.PDU) []id.Event {
+	if v := p.Version; !v.RoomIDIsCreateEventID || p.Type == event.TypeCreate || len(p.Room) < 2 {
+		return p.AuthEvents
+	}
+	// The room's id names the create event, which is not listed.
+	return append([]id.Event{id.Event("$" + string(p.Room[1:]))}, p.AuthEvents...)
 }
 
 // ordered sorts events so that each comes after those that it refers to. It leaves
@@ -373,6 +374,16 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 		return nil, err
 	}
 	states := map[id.Event]*StateMap{}
+	if h, ok, err := e.Head(ctx, p.Room); err != nil {
+		return nil, err
+	} else if ok && h.Partial.Version != 0 {
+		// Others would tell very many members, and the event is judged again when the
+		// state is whole: what is known now has to do.
+		for _, name := range missing {
+			states[name] = h.State
+		}
+		return states, nil
+	}
 	for _, name := range missing {
 		if states[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {
 			return nil, err
@@ -421,25 +432,32 @@ func (e *Engine) fetchStateAfter(ctx context.Context, from id.Server, v *roomver
 	if err := e.fetchOutliers(ctx, from, v, room, missing); err != nil {
 		return nil, err
 	}
-	return e.stateOf(ctx, room, append(state, at))
+	m, err := e.stateOf(ctx, room, append(state, at))
+	if err != nil {
+		return nil, err
+	}
+	var whole bool
+	err = e.store.View(ctx, func(tx *store.Tx) (err error) {
+		whole, err = e.hasCreate(tx, m)
+		return err
+	})
+	if err == nil && !whole {
+		err = errNoState
+	}
+	return m, err
 }
 
 // fetchState fetches a whole state with its auth chain.
-func (e *Engine) fetchState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) error {
-	var list []*event.PDU
-	err := e.options.Network.GetRoomState(ctx, from, room, at, func(_ StatePart, raw jsontext.Value) error {
-		p, err := event.Parse(v, raw)
-		if err != nil || p.Room != room {
-			slog.DebugContext(ctx, "malformed event in a state", "room", room, "from", from, "error", err)
-			return nil
-		}
-		list = append(list, p)
-		return nil
-	})
+func (e *Engine) fetchState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (err error) {
+	t, err := e.receiveTold(v, room)
 	if err != nil {
 		return err
 	}
-	return e.storeOutliers(ctx, v, room, e.verify(ctx, list, nil))
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := e.options.Network.GetRoomState(ctx, from, room, at, t.add); err != nil {
+		return err
+	}
+	return t.store(ctx)
 }
 
 // stateOf is the state that some events make, as far as they are here and were not

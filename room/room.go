@@ -37,6 +37,8 @@ type Options struct {
 	EventCacheBytes, RoomCacheBytes int
 	// NoSearch switches the search for words off, with its index.
 	NoSearch bool
+	// TempDir is a folder for files that are needed for a while; empty: the system's.
+	TempDir string
 	// Network reaches other homeservers; nil: there are none.
 	Network Network
 	// Profile says what a local user is called, for membership events.
@@ -58,6 +60,7 @@ type Engine struct {
 	acls         aclCache
 	joining      roomLocks // who joins a room by way of another server
 	signing      roomLocks // whose event is at the room's policy server
+	partial      partialRooms
 	nids         nidBlock
 	lastCreation atomic.Int64
 }

@@ -66,6 +66,9 @@ type StateAnswer struct{ State, AuthChain EventList }
 // ServeState is the state of a room before an event, for another server.
 // spec: server-server-api#get_matrixfederationv1stateroomid
 func (e *Engine) ServeState(ctx context.Context, server id.Server, room id.Room, at id.Event) (a StateAnswer, err error) {
+	if err := e.awaitWhole(ctx, room); err != nil {
+		return a, err
+	}
 	err = e.visit(ctx, server, room, func(tx *store.Tx, v *visitor) error {
 		if err := v.mustBeIn(); err != nil {
 			return err

@@ -2,6 +2,7 @@ package room
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -32,33 +33,70 @@ func (s *servers) has(server store.ServerNID) bool {
 
 // with is the servers once members have joined, or left below zero.
 func (s *servers) with(joins map[store.ServerNID]int64) *servers {
-	counts := make(map[store.ServerNID]int64, len(s.list)+len(joins))
+	counts := make(map[store.ServerNID]store.ServerCount, len(s.list)+len(joins))
 	changed, others := false, false
 	for _, c := range s.list {
-		counts[c.Server] = c.Joined
+		counts[c.Server] = c
 	}
 	for server, n := range joins {
 		if n == 0 {
 			continue
 		}
 		before := counts[server]
-		counts[server] += n
+		after := store.ServerCount{Server: server, Joined: before.Joined + n, Told: before.Told}
+		counts[server] = after
 		changed = true
-		others = others || (before > 0) != (counts[server] > 0)
+		others = others || isIn(before) != isIn(after)
 	}
 	if !changed {
 		return s
 	}
 	next := &servers{list: make([]store.ServerCount, 0, len(counts))}
 	for _, server := range slices.Sorted(maps.Keys(counts)) {
-		if counts[server] > 0 {
-			next.list = append(next.list, store.ServerCount{Server: server, Joined: counts[server]})
+		if isIn(counts[server]) {
+			next.list = append(next.list, counts[server])
 		}
 	}
 	if !others {
 		next.others.Store(s.others.Load())
 	}
 	return next
+}
+
+// isIn says whether a server is in the room, as far as is known.
+func isIn(c store.ServerCount) bool { return c.Joined > 0 || c.Told }
+
+// told is the servers once another server has said that some more are in the room.
+func (s *servers) told(names []store.ServerNID) *servers {
+	next := &servers{list: slices.Clone(s.list)}
+	for _, n := range names {
+		i, found := slices.BinarySearchFunc(next.list, n, func(c store.ServerCount, n store.ServerNID) int { return int(c.Server - n) })
+		if !found {
+			next.list = slices.Insert(next.list, i, store.ServerCount{Server: n})
+		}
+		next.list[i].Told = true
+	}
+	return next
+}
+
+// mostlyIn refuses a state in which half of the servers are missing that are told to be
+// in the room: who tells it keeps members back.
+func (s *servers) mostlyIn(state *servers) error {
+	told, missing := 0, 0
+	for _, c := range s.list {
+		if !c.Told {
+			continue
+		}
+		told++
+		_, found := slices.BinarySearchFunc(state.list, c, func(a, b store.ServerCount) int { return int(a.Server - b.Server) })
+		if !found {
+			missing++
+		}
+	}
+	if told > 0 && 2*missing >= told {
+		return fmt.Errorf("%d of the %d servers in the room have no members in the state that was told", missing, told)
+	}
+	return nil
 }
 
 // destinations is the set of servers that are told of what happens: all but this

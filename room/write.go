@@ -50,12 +50,16 @@ type writing struct {
 	arrivingNode *store.AuthNode
 	// fresh are the outliers of this write set, by their ids.
 	fresh map[id.Event]*Event
-	// snapshot is a state that another server told, before the entries.
-	snapshot []change
 	// ready are events that a policy server has signed, in the order in which they were drafted.
 	ready []*event.PDU
 	// asks is the policy server that has to sign the events.
 	asks *policyServer
+	// first holds what is written before the entries, which begin on version from of the
+	// state log. position is that of the newest event.
+	first []func(tx *store.Tx, position int64) error
+	from  int64
+	// takes is how many positions first takes.
+	takes int64
 	// also holds further writes that belong to the same commit.
 	also []func(*store.Tx) error
 }
@@ -77,6 +81,9 @@ type entry struct {
 	// forward: other servers are told, but for the one that the event came from.
 	forward bool
 	origin  id.Server
+	// again: the event was judged before, while the room's state was partial, as was.
+	again bool
+	was   store.EventFlags
 }
 
 // placed says whether the event joins the timeline.
@@ -150,11 +157,11 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 		return nil, ctx.Err()
 	}
 	defer func() { <-r.lock }()
-	w := &writing{engine: e, room: r, base: r.head, head: r.head}
+	w := &writing{engine: e, room: r, base: r.head, head: r.head, from: r.head.StateVersion}
 	if err := build(w); err != nil {
 		return nil, err
 	}
-	if len(w.entries) == 0 && len(w.also) == 0 {
+	if len(w.entries) == 0 && len(w.first) == 0 && len(w.also) == 0 {
 		return nil, nil
 	}
 	head := *w.head
@@ -346,7 +353,7 @@ func (w *writing) commit(tx *store.Tx) error {
 	for i := range w.entries {
 		if en := &w.entries[i]; en.placed() && en.position == 0 {
 			if row.LastPosition == 0 {
-				row.LastPosition = tx.Position()
+				row.LastPosition = tx.Position() + w.takes
 			}
 			if row.LastPosition++; en.gap != nil {
 				row.LastPosition += keptFree
@@ -357,14 +364,12 @@ func (w *writing) commit(tx *store.Tx) error {
 	if err := tx.Rooms.Advance(row); err != nil {
 		return err
 	}
-	version := w.base.StateVersion
-	if len(w.snapshot) > 0 {
-		version++
-		// Its memberships came about for us with the event that follows.
-		if err := w.commitSnapshot(tx, version, row.LastPosition); err != nil {
+	for _, fn := range w.first {
+		if err := fn(tx, row.LastPosition); err != nil {
 			return err
 		}
 	}
+	version := w.from
 	for i := range w.entries {
 		en := &w.entries[i]
 		if len(en.changes) > 0 {
@@ -393,6 +398,11 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 	if row.IsState && (!en.stored || en.old != 0) {
 		if err := w.commitAuth(tx, en, row); err != nil {
 			return fmt.Errorf("auth events of %s: %w", row.ID, err)
+		}
+	}
+	if en.again {
+		if err := w.commitAgain(tx, en, row); err != nil {
+			return fmt.Errorf("judge %s again: %w", row.ID, err)
 		}
 	}
 	placed := &Event{Event: row, PDU: en.event.PDU, overlay: en.event.overlay}
@@ -522,28 +532,21 @@ func (w *writing) concerned(en *entry) []store.UserNID {
 	return users
 }
 
-// commitSnapshot stores a state that another server told as one version of the
-// room's state.
-func (w *writing) commitSnapshot(tx *store.Tx, version, position int64) error {
+// commitSnapshot stores entries of a state that another server told, as a version of
+// the room's state; its memberships came about for us at a position.
+func (w *writing) commitSnapshot(tx *store.Tx, changes []change, version, position int64) error {
 	joins := map[store.ServerNID]int64{}
-	for _, c := range w.snapshot {
-		if err := tx.State.Insert(w.head.NID, c.key, version, c.event); err != nil {
+	for _, c := range changes {
+		if err := tx.State.Amend(w.head.NID, c.key, version, c.event); err != nil {
 			return fmt.Errorf("store state of %s: %w", w.head.ID, err)
 		}
-		m := c.member
-		if m == nil {
+		if c.member == nil {
 			continue
 		}
-		if m.after == 0 {
-			m.after = store.Leave
+		if err := c.member.set(tx, w.head.NID, c.event, position); err != nil {
+			return err
 		}
-		err := tx.Members.Set(store.Member{
-			Room: w.head.NID, User: m.user, Membership: m.after, Event: c.event, Position: position, Local: m.local,
-		})
-		if err != nil {
-			return fmt.Errorf("store member of %s: %w", w.head.ID, err)
-		}
-		joins[m.server] += m.joins()
+		joins[c.member.server] += c.member.joins()
 	}
 	for server, n := range joins {
 		if n == 0 {

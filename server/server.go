@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"hearth/account"
 	"hearth/api/admin"
@@ -63,6 +64,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err := os.MkdirAll(cfg.Hearth.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
 	}
+	incoming, err := emptyFolder(cfg.Hearth.DataDir, "incoming")
+	if err != nil {
+		return nil, err
+	}
 	key, err := config.LoadSigningKey(cfg.SigningKeyPath)
 	if err != nil {
 		return nil, err
@@ -92,6 +97,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		DefaultVersion: cfg.DefaultRoomVersion,
 		EncryptPresets: encryptPresets(cfg),
 		NoSearch:       !cfg.EnableSearch,
+		TempDir:        incoming,
 		Network:        s.Remote,
 		Profile:        s.profile,
 	})
@@ -114,6 +120,18 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	s.tellOthers()
 	s.mount()
 	return s, s.startServices(ctx)
+}
+
+// emptyFolder makes a folder for files that do not outlive the process.
+func emptyFolder(in, name string) (string, error) {
+	dir := filepath.Join(in, name)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("empty %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make %s: %w", dir, err)
+	}
+	return dir, nil
 }
 
 // openStore opens the database and the hub, each of which needs the other.
@@ -220,6 +238,7 @@ func (s *Server) Follow(loops *Runner) {
 	for _, v := range s.Services.All() {
 		loops.Start("application service "+v.ID, func(ctx context.Context) error { return s.Services.Deliver(ctx, v.ID) })
 	}
+	loops.Start("members of rooms just joined", s.Rooms.CompleteStates)
 	loops.Start("index of words", s.Rooms.RunIndex)
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
 	loops.Start("presence", s.Presence.Run)

@@ -16,6 +16,7 @@ type AuthNode struct {
 
 const (
 	insertAuthNode = `INSERT INTO auth_graph (room_nid, event_nid, skey, rejected, auth) VALUES ($1, $2, $3, $4, $5)`
+	judgeAuthNode  = `UPDATE auth_graph SET rejected = $3 WHERE room_nid = $1 AND event_nid = $2`
 	hasAuthNode    = `SELECT 1 FROM auth_graph WHERE room_nid = $1 AND event_nid = $2`
 	authNodes      = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid`
 	someAuthNodes  = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid IN (
@@ -27,6 +28,12 @@ const (
 // Insert adds a state event to its room's graph.
 func (t AuthGraph) Insert(n AuthNode) error {
 	_, err := t.tx.exec(insertAuthNode, n.Room, n.Event, n.Key, toInt(n.Rejected), packNumbers(n.Auth))
+	return err
+}
+
+// SetRejected notes that an event was judged anew.
+func (t AuthGraph) SetRejected(room RoomNID, event EventNID, rejected bool) error {
+	_, err := t.tx.exec(judgeAuthNode, room, event, toInt(rejected))
 	return err
 }
 

@@ -84,10 +84,13 @@ const (
 		) changes GROUP BY skey ORDER BY MIN(position)`
 	renumberEvent  = `UPDATE events SET event_nid = $2 WHERE event_nid = $1`
 	renumberMember = `UPDATE room_members SET event_nid = $2 WHERE room_nid = $3 AND event_nid = $1`
-	insertShift    = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
-	insertWaiting  = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
-	waitingFor     = `SELECT event_nid FROM waiting_redactions WHERE room_nid = $1 AND target = $2 ORDER BY event_nid`
-	deleteWaiting  = `DELETE FROM waiting_redactions WHERE room_nid = $1 AND target = $2`
+	sinceJoin      = `SELECT event_nid FROM events WHERE room_nid = $1 AND flags % 2 = 0 AND event_nid <> $3
+		AND (position > $2 OR position IS NULL AND event_nid > $3) ORDER BY event_nid`
+	unshift       = `DELETE FROM state_shifts WHERE room_nid = $1 AND position > $2`
+	insertShift   = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
+	insertWaiting = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
+	waitingFor    = `SELECT event_nid FROM waiting_redactions WHERE room_nid = $1 AND target = $2 ORDER BY event_nid`
+	deleteWaiting = `DELETE FROM waiting_redactions WHERE room_nid = $1 AND target = $2`
 )
 
 // EventKey is an event id as the database keeps it: the 32 bytes of a hash, or
@@ -298,6 +301,18 @@ func (t Events) Renumber(room RoomNID, old, nid EventNID) error {
 func (t Events) Shift(room RoomNID, position int64, key StateKey) error {
 	_, err := t.tx.exec(insertShift, room, position, key)
 	return err
+}
+
+// Unshift forgets what Shift noted after a position.
+func (t Events) Unshift(room RoomNID, after int64) error {
+	_, err := t.tx.exec(unshift, room, after)
+	return err
+}
+
+// Since lists the events of a room that came after one, its place given: those of the
+// timeline, and those that were not accepted. Outliers are left out.
+func (t Events) Since(room RoomNID, p Place) ([]EventNID, error) {
+	return list(t.tx, value[int64], sinceJoin, room, p.Position, p.NID)
 }
 
 // AwaitTarget notes a redaction whose target is not known yet.

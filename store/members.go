@@ -65,7 +65,7 @@ const (
 		WHERE a.user_nid = $1 AND a.membership = 1 AND a.is_local = 1 AND b.user_nid = $2 AND b.membership = 1 LIMIT 1`
 	roomsChanged = `SELECT m.room_nid, m.user_nid, m.membership, m.event_nid, m.position, m.is_local, m.forgotten
 		FROM room_members m JOIN rooms r ON r.room_nid = m.room_nid
-		WHERE m.user_nid = $1 AND m.is_local = 1 AND (m.position > $2 OR m.membership = 1 AND r.last_position > $2) ORDER BY m.room_nid`
+		WHERE m.user_nid = $1 AND m.is_local = 1 AND (m.position > $2 OR m.membership = 1 AND (r.last_position > $2 OR r.whole_position > $2)) ORDER BY m.room_nid`
 	heroes       = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND user_nid <> $2 AND membership IN (1, 2) ORDER BY position, user_nid LIMIT $3`
 	formerHeroes = `SELECT user_nid FROM room_members WHERE room_nid = $1 AND user_nid <> $2 AND membership IN (4, 5) ORDER BY position, user_nid LIMIT $3`
 	setStripped  = `INSERT INTO stripped_states (room_nid, user_nid, events) VALUES ($1, $2, $3)

@@ -26,13 +26,24 @@ type Room struct {
 	LastPosition int64
 	Joined       int64 // members
 	Invited      int64
+	Partial      Partial
+	WholeSince   int64 // position at which a partial state became whole; 0: it always was
+}
+
+// Partial says of a room that was joined without its members which part of its
+// state log lacks them. The zero value: the state is whole.
+type Partial struct {
+	Version int64     // of the state that the join met, without most members
+	Join    EventNID  // the join
+	Via     id.Server // who let us in
 }
 
 // ErrStaleHead says that the room has moved on since the write set was built.
 var ErrStaleHead = errors.New("the room has a newer head")
 
 const (
-	roomColumns = `room_nid, room_id, is_public, creator, room_version, head, state_version, extremities, last_position, joined_members, invited_members`
+	roomColumns = `room_nid, room_id, is_public, creator, room_version, head, state_version, extremities, last_position, joined_members, invited_members,
+		partial_version, partial_join, partial_via, whole_position`
 	findRoomNID = `SELECT room_nid FROM rooms WHERE room_id = $1`
 	findRoomID  = `SELECT room_id FROM rooms WHERE room_nid = $1`
 	getRoom     = `SELECT ` + roomColumns + ` FROM rooms WHERE room_id = $1`
@@ -48,15 +59,21 @@ const (
 		AND (joined_members < $1 OR joined_members = $1 AND room_nid > $2) ORDER BY joined_members DESC, room_nid LIMIT $3`
 	publicUp = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
 		AND (joined_members > $1 OR joined_members = $1 AND room_nid < $2) ORDER BY joined_members, room_nid DESC LIMIT $3`
-	setPublic = `UPDATE rooms SET is_public = $2 WHERE room_nid = $1`
-	listRooms = `SELECT ` + roomColumns + ` FROM rooms WHERE room_nid > $1 ORDER BY room_nid LIMIT $2`
+	setPartial = `UPDATE rooms SET partial_version = $2, partial_join = $3, partial_via = $4 WHERE room_nid = $1`
+	setWhole   = `UPDATE rooms SET partial_version = 0, partial_join = 0, partial_via = '', whole_position = $2,
+		last_position = (SELECT COALESCE(MAX(e.position), 0) FROM events e WHERE e.room_nid = $1) WHERE room_nid = $1`
+	partialRooms = `SELECT ` + roomColumns + ` FROM rooms WHERE partial_version > 0 ORDER BY room_nid`
+	wholeAfter   = `SELECT room_nid FROM rooms WHERE whole_position > $1 AND whole_position > 0`
+	setPublic    = `UPDATE rooms SET is_public = $2 WHERE room_nid = $1`
+	listRooms    = `SELECT ` + roomColumns + ` FROM rooms WHERE room_nid > $1 ORDER BY room_nid LIMIT $2`
 )
 
 func scanRoom(r scanner) (Room, error) {
 	var v Room
 	var public int64
 	var extremities string
-	err := r.Scan(&v.NID, &v.ID, &public, &v.Creator, &v.Version, &v.Head, &v.StateVersion, &extremities, &v.LastPosition, &v.Joined, &v.Invited)
+	err := r.Scan(&v.NID, &v.ID, &public, &v.Creator, &v.Version, &v.Head, &v.StateVersion, &extremities, &v.LastPosition, &v.Joined, &v.Invited,
+		&v.Partial.Version, &v.Partial.Join, &v.Partial.Via, &v.WholeSince)
 	if err != nil {
 		return v, err
 	}
@@ -132,6 +149,27 @@ func (t Rooms) Advance(r Room) error {
 func (t Rooms) SetPublic(nid RoomNID, public bool) error {
 	_, err := t.tx.exec(setPublic, nid, toInt(public))
 	return err
+}
+
+// SetPartial notes that a room's state lacks members from a version on.
+func (t Rooms) SetPartial(nid RoomNID, p Partial) error {
+	_, err := t.tx.exec(setPartial, nid, p.Version, p.Join, string(p.Via))
+	return err
+}
+
+// SetWhole notes that a room's state is whole from a position on. Events may have been
+// taken out of its timeline by that.
+func (t Rooms) SetWhole(nid RoomNID, position int64) error {
+	_, err := t.tx.exec(setWhole, nid, position)
+	return err
+}
+
+// Partial lists the rooms whose state lacks members.
+func (t Rooms) Partial() ([]Room, error) { return list(t.tx, scanRoom, partialRooms) }
+
+// WholeAfter lists the rooms whose state became whole after a position.
+func (t Rooms) WholeAfter(position int64) ([]RoomNID, error) {
+	return list(t.tx, value[int64], wholeAfter, position)
 }
 
 // CountPublic counts the rooms that are listed in the directory and have members.

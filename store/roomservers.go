@@ -1,14 +1,18 @@
 package store
 
-// RoomServers is which servers have joined members in which rooms.
+// RoomServers is which servers have joined members in which rooms. While a room's state
+// is partial, those count too of which another server said so.
 type RoomServers struct{ tx *Tx }
 
 const (
 	addRoomServer = `INSERT INTO room_servers (room_nid, server_nid, joined) VALUES ($1, $2, $3)
 		ON CONFLICT (room_nid, server_nid) DO UPDATE SET joined = room_servers.joined + excluded.joined`
-	dropRoomServer   = `DELETE FROM room_servers WHERE room_nid = $1 AND server_nid = $2 AND joined <= 0`
+	dropRoomServer = `DELETE FROM room_servers WHERE room_nid = $1 AND server_nid = $2 AND joined <= 0 AND told = 0`
+	tellRoomServer = `INSERT INTO room_servers (room_nid, server_nid, joined, told) VALUES ($1, $2, 0, 1)
+		ON CONFLICT (room_nid, server_nid) DO UPDATE SET told = 1`
+	clearRoomServers = `DELETE FROM room_servers WHERE room_nid = $1`
 	serversOfRoom    = `SELECT server_nid FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
-	countsOfRoom     = `SELECT server_nid, joined FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
+	countsOfRoom     = `SELECT server_nid, joined, told FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
 	serverInRoom     = `SELECT 1 FROM room_servers WHERE room_nid = $1 AND server_nid = $2`
 	roomsOfServer    = `SELECT room_nid FROM room_servers WHERE server_nid = $1 ORDER BY room_nid`
 	serversOfSharers = `SELECT DISTINCT s.server_nid FROM room_servers s WHERE s.room_nid IN
@@ -24,15 +28,31 @@ func (t RoomServers) Add(room RoomNID, server ServerNID, joined int64) error {
 	return err
 }
 
+// Tell notes that another server said that a server is in the room.
+func (t RoomServers) Tell(room RoomNID, server ServerNID) error {
+	_, err := t.tx.exec(tellRoomServer, room, server)
+	return err
+}
+
+// Clear forgets the servers in a room, which are then counted anew.
+func (t RoomServers) Clear(room RoomNID) error {
+	_, err := t.tx.exec(clearRoomServers, room)
+	return err
+}
+
 // ServerCount is how many members of a server are joined to a room.
 type ServerCount struct {
 	Server ServerNID
 	Joined int64
+	Told   bool // whatever the count: its members are not all known
 }
 
 // Counts lists the servers in a room with their members, in order of nid.
 func (t RoomServers) Counts(room RoomNID) ([]ServerCount, error) {
-	return list(t.tx, func(r scanner) (c ServerCount, err error) { err = r.Scan(&c.Server, &c.Joined); return }, countsOfRoom, room)
+	return list(t.tx, func(r scanner) (c ServerCount, err error) {
+		err = r.Scan(&c.Server, &c.Joined, &c.Told)
+		return
+	}, countsOfRoom, room)
 }
 
 // OfRoom lists the servers in a room, this one among them, in order of nid.

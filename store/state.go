@@ -17,6 +17,9 @@ type StateChange struct {
 
 const (
 	insertState  = `INSERT INTO state_log (room_nid, skey, version, event_nid) VALUES ($1, $2, $3, $4)`
+	amendState   = insertState + ` ON CONFLICT (room_nid, skey, version) DO UPDATE SET event_nid = excluded.event_nid`
+	rewindState  = `DELETE FROM state_log WHERE room_nid = $1 AND version > $2`
+	keysAfter    = `SELECT DISTINCT skey FROM state_log WHERE room_nid = $1 AND version > $2 ORDER BY skey`
 	stateAt      = `SELECT event_nid FROM state_log WHERE room_nid = $1 AND skey = $2 AND version <= $3 ORDER BY version DESC LIMIT 1`
 	stateHistory = `SELECT version, event_nid FROM state_log WHERE room_nid = $1 AND skey = $2 ORDER BY version`
 	stateAllAt   = `SELECT skey, event_nid FROM state_log WHERE room_nid = $1 AND version <= $2 ORDER BY skey, version`
@@ -29,6 +32,23 @@ const (
 func (t State) Insert(room RoomNID, key StateKey, version int64, e EventNID) error {
 	_, err := t.tx.exec(insertState, room, key, version, e)
 	return err
+}
+
+// Amend notes afterwards what a key had from a version on; later versions stay.
+func (t State) Amend(room RoomNID, key StateKey, version int64, e EventNID) error {
+	_, err := t.tx.exec(amendState, room, key, version, e)
+	return err
+}
+
+// Rewind forgets all versions after one.
+func (t State) Rewind(room RoomNID, version int64) error {
+	_, err := t.tx.exec(rewindState, room, version)
+	return err
+}
+
+// KeysAfter lists the keys that changed after a version.
+func (t State) KeysAfter(room RoomNID, version int64) ([]StateKey, error) {
+	return list(t.tx, value[int64], keysAfter, room, version)
 }
 
 // At finds a key's event in the state of a version.

@@ -1,0 +1,290 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/store"
+)
+
+// A room that was joined by way of another server has a partial state at first: the
+// join brings everything but most members. It can be read and written at once; what
+// needs all members waits. Meanwhile
+//
+//   - members whose events go with what arrives are believed (learn),
+//   - events with previous events that are not known are judged by what is known,
+//   - other servers are not let in by way of this one.
+//
+// The rest is fetched in the background (resync.go). Then the room is rewound to the
+// join, now with its whole state, and what came since is judged again (rewind.go).
+// spec: server-server-api#put_matrixfederationv2send_joinroomideventid (omit_members)
+
+// lacking says of a state that another server told what it lacks.
+type lacking struct {
+	via     id.Server         // who told it
+	servers []store.ServerNID // that are in the room
+}
+
+// maxToldServers bounds how many servers in a room another server is believed.
+const maxToldServers = 20_000
+
+// lacks is what an answer to a join lacks; nil: nothing.
+func (e *Engine) lacks(ctx context.Context, via id.Server, a JoinAnswer) (*lacking, error) {
+	if !a.MembersOmitted {
+		return nil, nil
+	}
+	l := &lacking{via: via}
+	err := e.store.Update(ctx, func(tx *store.Tx) error {
+		l.servers = l.servers[:0]
+		for _, s := range append(a.ServersInRoom[:min(len(a.ServersInRoom), maxToldServers)], via) {
+			name, err := id.ParseServer(string(s))
+			if err != nil || name == e.options.Server {
+				continue // a name that is none cannot be told anything
+			}
+			nid, err := tx.IDs.Server(name)
+			if err != nil {
+				return err
+			}
+			l.servers = append(l.servers, nid)
+		}
+		return nil
+	})
+	return l, err
+}
+
+// noteLacking marks the room's state as partial, or as whole (nil), from the version on
+// that the join met.
+func (w *writing) noteLacking(l *lacking, join store.EventNID) {
+	h := *w.head
+	was := h.Partial
+	h.Partial = store.Partial{}
+	if l != nil {
+		h.Partial = store.Partial{Version: h.StateVersion, Join: join, Via: l.via}
+		h.servers = h.servers.told(l.servers)
+	}
+	w.head = &h
+	switch {
+	case l != nil:
+		w.first = append(w.first, func(tx *store.Tx, _ int64) error {
+			for _, nid := range l.servers {
+				if err := tx.RoomServers.Tell(h.NID, nid); err != nil {
+					return fmt.Errorf("note servers in %s: %w", h.ID, err)
+				}
+			}
+			return tx.Rooms.SetPartial(h.NID, h.Partial)
+		})
+	case was.Version != 0:
+		w.also = append(w.also, w.becomeWhole)
+	}
+}
+
+// withLocals is a partial state with what is known of users here from an earlier time
+// in the room: nobody knows better.
+func (w *writing) withLocals(tx *store.Tx, state *StateMap) (*StateMap, error) {
+	members, err := tx.Members.LocalOfRoom(w.head.NID)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		key := store.MemberKey(m.User)
+		if old, ok := w.head.State.Get(key); ok {
+			if _, told := state.Get(key); !told {
+				state = state.Set(key, old)
+			}
+		}
+	}
+	return state, nil
+}
+
+// learn adds members to a partial state of whom it has nothing, from the auth events of
+// an event that arrives. Who sent that event claims no more than they have to prove
+// once the state is whole.
+func (w *writing) learn(tx *store.Tx, auth []*Event) error {
+	if w.head.Partial.Version == 0 {
+		return nil
+	}
+	var learned []change
+	servers := map[id.Server]store.ServerNID{}
+	for _, ev := range auth {
+		if _, ok := w.head.State.Get(ev.Key); ok || !w.isBelieved(ev) {
+			continue
+		}
+		c, err := w.snapshotChange(tx, store.StateEntry{Key: ev.Key, Event: ev.NID}, nil, ev.PDU, servers)
+		if err != nil {
+			return err
+		}
+		learned = append(learned, c)
+	}
+	if len(learned) == 0 {
+		return nil
+	}
+	h := *w.head
+	h.past = slices.Clone(h.past)
+	for _, c := range learned {
+		h.State = h.State.Set(c.key, c.event)
+		for i, p := range h.past {
+			if _, ok := p.state.Get(c.key); !ok && p.version >= h.Partial.Version {
+				h.past[i].state = p.state.Set(c.key, c.event)
+			}
+		}
+	}
+	if err := h.apply(learned); err != nil {
+		return err
+	}
+	w.head = &h
+	w.first = append(w.first, func(tx *store.Tx, position int64) error {
+		return w.commitSnapshot(tx, learned, h.Partial.Version, max(position, tx.Position()))
+	})
+	return nil
+}
+
+// isBelieved says whether an auth event tells of a member of whom a partial state may
+// have nothing.
+func (w *writing) isBelieved(ev *Event) bool {
+	_, member := store.IsMemberKey(ev.Key)
+	return member && ev.IsState && ev.Flags&store.Rejected == 0 && ev.Room == w.head.NID &&
+		id.User(*ev.PDU.StateKey).Server() != w.engine.options.Server
+}
+
+// withLearned is the state that an event meets with the members that learn believes.
+func (w *writing) withLearned(m *StateMap, auth []*Event) *StateMap {
+	if w.head.Partial.Version == 0 {
+		return m
+	}
+	for _, ev := range auth {
+		if _, ok := m.Get(ev.Key); !ok && w.isBelieved(ev) {
+			m = m.Set(ev.Key, ev.NID)
+		}
+	}
+	return m
+}
+
+// partialRooms tells within this process of rooms whose state became partial or whole.
+// The store knows which are; this only wakes.
+type partialRooms struct {
+	mu    sync.Mutex
+	begun chan struct{}
+	whole map[id.Room]chan struct{}
+}
+
+// begin wakes whoever fetches states.
+func (p *partialRooms) begin(id.Room) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun != nil {
+		close(p.begun)
+		p.begun = nil
+	}
+}
+
+// next is closed when another room's state is partial.
+func (p *partialRooms) next() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun == nil {
+		p.begun = make(chan struct{})
+	}
+	return p.begun
+}
+
+// end wakes whoever waits for the whole state of a room.
+func (p *partialRooms) end(room id.Room) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c, ok := p.whole[room]; ok {
+		close(c)
+		delete(p.whole, room)
+	}
+}
+
+// ended is closed when the state of a room is whole.
+func (p *partialRooms) ended(room id.Room) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, ok := p.whole[room]
+	if !ok {
+		if p.whole == nil {
+			p.whole = map[id.Room]chan struct{}{}
+		}
+		c = make(chan struct{})
+		p.whole[room] = c
+	}
+	return c
+}
+
+const (
+	// wholeTime bounds how long a request waits for the members of a room.
+	wholeTime = 2 * time.Minute
+	// lookAgain is when to look into the store: another process may have fetched them.
+	lookAgain = 5 * time.Second
+)
+
+// awaitWhole waits until the state of a room has all members. A room that is not known
+// is none that lacks any.
+func (e *Engine) awaitWhole(ctx context.Context, room id.Room) error {
+	var limit <-chan time.Time
+	for {
+		ended := e.partial.ended(room)
+		if partial, err := e.isPartial(ctx, room); err != nil || !partial {
+			e.partial.end(room)
+			return err
+		}
+		if limit == nil {
+			limit = time.After(wholeTime)
+		}
+		select {
+		case <-ended:
+		case <-time.After(lookAgain):
+		case <-limit:
+			return errcode.New(504, "M_UNKNOWN", "the members of %s have not been received from other servers yet; try again later", room)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// awaitMember waits until it is known what a user's membership is.
+func (e *Engine) awaitMember(ctx context.Context, room id.Room, user id.User) error {
+	h, ok, err := e.Head(ctx, room)
+	if err != nil || !ok || h.Partial.Version == 0 {
+		return err
+	}
+	known := false
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		_, known, err = e.StateEvent(tx, h, event.StateTuple{Type: event.TypeMember, Key: string(user)})
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	return e.awaitWhole(ctx, room)
+}
+
+func (e *Engine) isPartial(ctx context.Context, room id.Room) (partial bool, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		row, ok, err := tx.Rooms.Get(room)
+		partial = ok && row.Partial.Version != 0
+		return err
+	})
+	return partial, err
+}
+
+// errPartial is for other servers that ask for what takes the whole state.
+func errPartial(room id.Room) error {
+	return errcode.NotFound("this server has only just joined room %s and does not know all of it yet", room)
+}
+
+// becomeWhole notes that the state has all members. The last to be written.
+func (w *writing) becomeWhole(tx *store.Tx) error {
+	if err := tx.Rooms.SetWhole(w.head.NID, tx.Position()); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { w.engine.partial.end(w.head.ID) })
+	return nil
+}

@@ -1,0 +1,385 @@
+package room_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/room"
+	"hearth/store"
+	"hearth/store/storetest"
+)
+
+const (
+	guestServer = id.Server("guest.example")
+	guestBob    = id.User("@bob:guest.example")
+	guestAlice  = id.User("@alice:guest.example")
+)
+
+// guest is a server that joins the room of a peer by way of the peer's engine, which
+// leaves members out. States are told when the test lets them be told.
+type guest struct {
+	*peer
+	e *room.Engine
+	s *store.Store
+
+	mu     sync.Mutex
+	told   chan struct{} // closed: states are told
+	refuse map[id.Server]bool
+	asked  []id.Server
+	// keeps are servers that keep the members back from the states that they tell.
+	keeps map[id.Server]bool
+	stop  func()
+}
+
+func (p *peer) guest() *guest {
+	p.t.Helper()
+	g := &guest{peer: p, told: make(chan struct{}), refuse: map[id.Server]bool{}, keeps: map[id.Server]bool{}, stop: func() {}}
+	var err error
+	g.s, err = store.Open(p.t.Context(), store.Options{SQLite: filepath.Join(p.t.TempDir(), "guest.db"), Server: guestServer})
+	p.must(err)
+	g.start()
+	p.t.Cleanup(func() {
+		g.stop()
+		storetest.Check(p.t, g.s)
+		if err := g.s.Close(); err != nil {
+			p.t.Error(err)
+		}
+	})
+	return g
+}
+
+// start makes an engine, as when the program starts, with its background work.
+func (g *guest) start() {
+	g.stop()
+	g.e = room.New(g.s, room.Options{
+		Server: guestServer, KeyID: "ed25519:1", Key: g.key, Network: g, TempDir: g.t.TempDir(),
+		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.e.CompleteStates(ctx) }()
+	g.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			g.t.Error(err)
+		}
+	}
+}
+
+func (g *guest) MakeMembership(ctx context.Context, _ id.Server, m store.Membership, r id.Room, u id.User, versions []string) (room.Template, error) {
+	return g.peer.e.MakeJoin(ctx, room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions})
+}
+
+func (g *guest) SendJoin(ctx context.Context, _ id.Server, join *event.PDU, omit bool, each func(room.StatePart, jsontext.Value) error) (a room.JoinAnswer, err error) {
+	w, err := g.peer.e.SendJoin(ctx, room.HandIn{Origin: guestServer, Room: join.Room, Event: join.ID, Raw: event.AppendFederation(nil, join, nil)}, omit)
+	if err != nil {
+		return a, err
+	}
+	g.learn()
+	a = room.JoinAnswer{Event: w.Event, MembersOmitted: w.MembersOmitted, ServersInRoom: w.Servers}
+	for part, list := range map[room.StatePart]room.EventList{room.InState: w.State, room.InAuthChain: w.AuthChain} {
+		if err := list.Each(ctx, func(raw jsontext.Value) error { return each(part, raw) }); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+func (g *guest) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, at id.Event) (state, chain []id.Event, err error) {
+	g.mu.Lock()
+	g.asked = append(g.asked, from)
+	refused, keeps := g.refuse[from], g.keeps[from]
+	g.mu.Unlock()
+	if refused {
+		return nil, nil, errcode.Forbidden("you are not in the room")
+	}
+	select {
+	case <-g.told:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	state, chain, err = g.peer.GetRoomStateIDs(ctx, from, r, at)
+	return slices.DeleteFunc(state, func(name id.Event) bool { return keeps && g.events[name].Type == event.TypeMember }), chain, err
+}
+
+func (g *guest) join(u id.User) id.Event {
+	g.t.Helper()
+	g.must(g.e.Join(g.t.Context(), room.Change{Room: g.room, Sender: u, Via: []id.Server{storetest.Server}}))
+	all := timeline(g.t, g.s, g.e, g.room)
+	return all[len(all)-1].ID
+}
+
+// receive hands events over and says which of them are in the timeline then.
+func (g *guest) receive(pdus ...*event.PDU) {
+	g.t.Helper()
+	var raws []jsontext.Value
+	for _, p := range pdus {
+		raws = append(raws, g.raw(p.ID))
+	}
+	for name, err := range g.e.Receive(g.t.Context(), elsewhere, g.room, raws) {
+		if err != nil {
+			g.t.Logf("%s: %v", name, err)
+		}
+	}
+}
+
+func (g *guest) shows(name id.Event) bool {
+	_, err := g.e.ReadEvent(g.t.Context(), room.Reader{User: guestBob}, g.room, name)
+	return err == nil
+}
+
+// complete lets the state be told and waits until the room has it.
+func (g *guest) complete() {
+	g.t.Helper()
+	close(g.told)
+	g.members()
+}
+
+func (g *guest) members() string {
+	g.t.Helper()
+	body, err := g.e.ReadJoinedMembers(g.t.Context(), room.Reader{User: guestBob}, g.room)
+	g.must(err)
+	return string(body)
+}
+
+// wantState wants the state after an event to be what the peer says.
+func (g *guest) wantState(after id.Event) {
+	g.t.Helper()
+	h, _, err := g.e.Head(g.t.Context(), g.room)
+	g.must(err)
+	got := map[event.StateTuple]id.Event{}
+	g.must(g.s.View(g.t.Context(), func(tx *store.Tx) (err error) {
+		h.State.All(func(key store.StateKey, nid store.EventNID) bool {
+			var tuple event.StateTuple
+			if tuple, err = tx.IDs.StateTuple(key); err != nil {
+				return false
+			}
+			events, e := g.e.Events(tx, []store.EventNID{nid})
+			if err = e; err != nil {
+				return false
+			}
+			got[tuple] = events[0].ID
+			return true
+		})
+		return err
+	}))
+	want := map[event.StateTuple]id.Event{}
+	for tuple, p := range g.after[after] {
+		want[tuple] = p.ID
+	}
+	if !maps.Equal(got, want) {
+		g.t.Errorf("the state is %v, not %v", got, want)
+	}
+}
+
+func eachPartial(t *testing.T, fn func(t *testing.T, g *guest)) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		// In a room with a name, no members are told for their names.
+		p.local("m.room.name", `{"name":"n"}`)
+		p.learn()
+		p.deliver(p.member("@bob:elsewhere.example", "join", p.newest()))
+		fn(t, p.guest())
+	})
+}
+
+func TestARoomIsUsedBeforeItsMembersAreKnown(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		joined := g.join(guestBob)
+		h, _, err := g.e.Head(t.Context(), g.room)
+		g.must(err)
+		if h.Partial.Version == 0 {
+			t.Fatal("the state is whole")
+		}
+		said := g.say("hello", joined)
+		answer := g.set(remoteCharlie, "m.room.topic", `{"topic":"x"}`, said.ID)
+		g.receive(said, answer)
+		if !g.shows(said.ID) {
+			t.Error("what a member said who was not known is not shown")
+		}
+		if _, err := g.e.Send(t.Context(), g.room, room.Proposal{Sender: guestBob, Type: "m.room.message", Content: jsontext.Value(`{"body":"here"}`)}); err != nil {
+			t.Error(err)
+		}
+		for what, err := range map[string]error{
+			"make_join":  second(g.e.MakeJoin(t.Context(), g.approach(remoteBob))),
+			"make_knock": second(g.e.MakeKnock(t.Context(), g.approach(remoteBob))),
+		} {
+			var refused *errcode.Error
+			if !errors.As(err, &refused) || refused.Status != 404 {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		g.complete()
+		if got := g.members(); strings.Count(got, `"@`) != 4 {
+			t.Errorf("members are %s", got)
+		}
+		g.wantState(joined)
+	})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// The state that events met is made whole too, also on branches.
+func TestBranchesSinceAPartialJoinAreJudgedAgain(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		joined := g.join(guestBob)
+		left := g.say("left", joined)
+		right := g.member("@alice:elsewhere.example", "join", joined)
+		further := g.build("@alice:elsewhere.example", "m.room.message", nil, `{"body":"right"}`, right.ID)
+		g.receive(left, right, further)
+		both := g.say("both", left.ID, further.ID)
+		g.receive(both)
+		g.complete()
+		g.wantState(both.ID)
+		for _, ev := range []*event.PDU{left, right, further, both} {
+			state, err := g.e.ServeState(t.Context(), guestServer, g.room, ev.ID)
+			g.must(err)
+			names, err := state.State.IDs(t.Context())
+			g.must(err)
+			want := map[id.Event]bool{}
+			for _, p := range g.before(ev.ID) {
+				want[p.ID] = true
+			}
+			for _, name := range names {
+				if !want[name] {
+					t.Errorf("%s met %s", ev.ID, name)
+				}
+			}
+			if len(names) != len(want) {
+				t.Errorf("%s met %d entries, not %d", ev.ID, len(names), len(want))
+			}
+		}
+	})
+}
+
+// Somebody who left claims to be in the room by naming an old join. They are found out
+// when the state is whole, and what hung on it is put right.
+func TestWhatAPartialStateLetInIsTakenOut(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		const mallory, victim = id.User("@alice:elsewhere.example"), id.User("@bob:elsewhere.example")
+		levels := fmt.Sprintf(`{"users":{%q:100,%q:90,%q:50}}`, alice, mallory, victim)
+		if p.v.PrivilegedCreators {
+			levels = fmt.Sprintf(`{"users":{%q:90,%q:50}}`, mallory, victim)
+		}
+		p.local("m.room.power_levels", levels)
+		p.local("m.room.name", `{"name":"n"}`)
+		p.learn()
+		in := p.member(mallory, "join", p.newest())
+		p.deliver(in)
+		p.deliver(p.member(mallory, "leave", in.ID))
+		p.deliver(p.member(victim, "join", p.newest()))
+		g := p.guest()
+		joined := g.join(guestBob)
+
+		// What mallory believes of the state: they are still in the room.
+		truth := g.after[joined]
+		g.after[joined] = maps.Clone(truth)
+		g.after[joined][in.Tuple()] = in
+		kick := g.build(mallory, event.TypeMember, ptr(string(victim)), `{"membership":"leave"}`, joined)
+		g.after[kick.ID] = truth
+		g.after[joined] = truth
+		topic := g.set(victim, "m.room.topic", `{"topic":"I am in"}`, kick.ID)
+		charlie := g.say("witness", topic.ID)
+		g.receive(kick, topic, charlie)
+		if !g.shows(kick.ID) || g.shows(topic.ID) || !g.shows(charlie.ID) {
+			t.Fatalf("before: kick %t, topic %t, message %t", g.shows(kick.ID), g.shows(topic.ID), g.shows(charlie.ID))
+		}
+		g.complete()
+		if g.shows(kick.ID) || !g.shows(topic.ID) || !g.shows(charlie.ID) {
+			t.Errorf("after: kick %t, topic %t, message %t", g.shows(kick.ID), g.shows(topic.ID), g.shows(charlie.ID))
+		}
+		g.wantState(charlie.ID)
+		if !strings.Contains(g.members(), string(victim)) || strings.Contains(g.members(), string(mallory)) {
+			t.Errorf("members are %s", g.members())
+		}
+	})
+}
+
+func TestMembersAreFetchedAfterARestart(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		joined := g.join(guestBob)
+		g.start()
+		g.receive(g.say("after the restart", joined))
+		g.complete()
+		g.wantState(joined)
+	})
+}
+
+func TestMembersAreFetchedFromAnotherServer(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.refuse[storetest.Server] = true
+		joined := g.join(guestBob)
+		g.complete()
+		g.wantState(joined)
+		if !slices.Equal(g.asked[:2], []id.Server{storetest.Server, elsewhere}) {
+			t.Errorf("asked were %v", g.asked)
+		}
+	})
+}
+
+// A server that tells a state without the members of most servers is not believed.
+func TestAStateThatKeepsServersBackIsRefused(t *testing.T) {
+	p := newPeer(t, storetest.Open(t, nil), "11")
+	p.local("m.room.name", `{"name":"n"}`)
+	p.learn()
+	p.deliver(p.member("@bob:elsewhere.example", "join", p.newest()))
+	g := p.guest()
+	g.keeps[storetest.Server] = true
+	joined := g.join(guestBob)
+	g.complete()
+	g.wantState(joined)
+	if !slices.Equal(g.asked, []id.Server{storetest.Server, elsewhere}) {
+		t.Errorf("asked were %v", g.asked)
+	}
+}
+
+// Whoever else here joins does so by way of a server that knows whether they may.
+func TestSomebodyElseJoinsARoomWithAPartialState(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.join(guestBob)
+		second := g.join(guestAlice)
+		g.complete()
+		g.wantState(second)
+	})
+}
+
+func TestWhoLeavesARoomWithAPartialStateCanJoinAgain(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.join(guestBob)
+		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
+		all := timeline(t, g.s, g.e, g.room)
+		leave := all[len(all)-1].PDU
+		g.know(leave)
+		g.peer.deliver(leave)
+		again := g.join(guestBob)
+		g.complete()
+		g.wantState(again)
+	})
+}
+
+func TestALargeStateIsStoredInTheOrderOfItsAuthEvents(t *testing.T) {
+	p := newPeer(t, storetest.Open(t, nil), "11")
+	p.local("m.room.name", `{"name":"n"}`)
+	p.learn()
+	last := p.newest()
+	for i := range 300 {
+		m := p.member(id.User(fmt.Sprintf("@member%d:elsewhere.example", i)), "join", last)
+		p.deliver(m)
+		last = m.ID
+	}
+	g := p.guest()
+	joined := g.join(guestBob)
+	g.complete()
+	g.wantState(joined)
+}

@@ -1,0 +1,309 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/store"
+	"hearth/stream"
+)
+
+// fetched is what was fetched to make a partial state whole.
+type fetched struct {
+	partial store.Partial
+	// states are those after events that are not known here: the ones before the join,
+	// and of those missing since the ones that could be had.
+	states map[id.Event]*StateMap
+	// members are those of the states, by their events.
+	members map[store.EventNID]memberChange
+}
+
+// errRejoined says that the room is not in the partial state any more that was to be
+// made whole.
+var errRejoined = errors.New("the room has been left, joined again or completed meanwhile")
+
+// rewind takes the room back to the join that met a partial state, now with the whole
+// of it, and judges anew what came since, in the order of the history: by the same rules
+// as if it arrived now, but in its old place. All of it is one write set.
+func (w *writing) rewind(ctx context.Context, f *fetched) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	if w.head.Partial != f.partial {
+		return errRejoined
+	}
+	return w.engine.store.View(ctx, func(tx *store.Tx) error {
+		events, err := w.engine.Events(tx, []store.EventNID{f.partial.Join})
+		if err != nil {
+			return err
+		}
+		join := events[0]
+		told, err := tx.State.All(w.head.NID, f.partial.Version)
+		if err != nil {
+			return err
+		}
+		met, err := w.metByJoin(tx, join, newStateMap(told), f)
+		if err != nil {
+			return err
+		}
+		if err := w.rewindHead(tx, join, newStateMap(told), met, f); err != nil {
+			return err
+		}
+		since, err := w.since(tx, join)
+		if err != nil {
+			return err
+		}
+		base := w.head.State
+		for _, ev := range since {
+			if err := w.judgeAgain(ctx, tx, ev, f, base); err != nil {
+				return fmt.Errorf("judge %s again: %w", ev.ID, err)
+			}
+		}
+		h := *w.head
+		h.rewound, h.past, h.Partial = false, nil, store.Partial{}
+		w.head = &h
+		w.room.graph = nil // some of its events may be rejected now, or no more
+		w.also = append(w.also, w.becomeWhole)
+		return nil
+	})
+}
+
+// metByJoin is the whole state that the join met. Who may do what was told by the server
+// that let us in, and the join was judged by it: the others only add members.
+func (w *writing) metByJoin(tx *store.Tx, join *Event, told *StateMap, f *fetched) (*StateMap, error) {
+	states := make([]*StateMap, len(join.PDU.PrevEvents))
+	for i, name := range join.PDU.PrevEvents {
+		states[i] = f.states[name]
+	}
+	met, err := w.resolve(tx, states)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range met.Diff(told) {
+		if _, isMember := store.IsMemberKey(c.Key); !isMember {
+			met = met.With([]store.StateEntry{c})
+		}
+	}
+	return met, nil
+}
+
+// rewindHead makes the head that of the join, on the whole state that it met.
+func (w *writing) rewindHead(tx *store.Tx, join *Event, told, met *StateMap, f *fetched) error {
+	h := *w.head
+	h.StateVersion = f.partial.Version + 1 // the join's own change
+	h.State = met.Set(join.Key, join.NID)
+	h.past, h.rewound = []pastState{{f.partial.Version, met}}, true
+	h.extremities, h.Extremities = []*Event{join}, []store.EventNID{join.NID}
+	h.Create, h.PowerLevels, h.JoinRules, h.HistoryVisibility = nil, nil, nil, nil
+	for _, t := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules, event.TypeHistoryVisibility} {
+		if ev, ok, err := w.engine.StateEvent(tx, &h, event.StateTuple{Type: t}); err != nil {
+			return err
+		} else if ok {
+			h.decode(ev.PDU.Tuple(), ev.PDU)
+		}
+	}
+	if err := h.compile(); err != nil {
+		return err
+	}
+	members, err := w.countMembers(tx, &h, join, f)
+	if err != nil {
+		return err
+	}
+	if err := w.head.servers.mostlyIn(h.servers); err != nil {
+		return err
+	}
+	changes := told.Diff(met)
+	reset, err := w.membersToReset(tx, changes, members, f.partial.Version)
+	if err != nil {
+		return err
+	}
+	w.head, w.from, w.takes = &h, h.StateVersion, 1
+	w.fresh = map[id.Event]*Event{}
+	w.first = append(w.first, func(tx *store.Tx, _ int64) error {
+		return w.commitRewind(tx, &h, join, changes, reset)
+	})
+	return nil
+}
+
+// member is a user in a rewound state.
+type member struct {
+	memberChange
+	event store.EventNID
+}
+
+// countMembers counts who is in the rewound state, for the head, and returns them.
+func (w *writing) countMembers(tx *store.Tx, h *Head, join *Event, f *fetched) (map[store.UserNID]member, error) {
+	members := make(map[store.UserNID]member, h.State.Len())
+	joined := map[store.ServerNID]int64{}
+	h.Joined, h.Invited, h.Locals = 0, 0, nil
+	var err error
+	h.State.All(func(key store.StateKey, nid store.EventNID) bool {
+		user, ok := store.IsMemberKey(key)
+		if !ok {
+			return true
+		}
+		m := member{event: nid}
+		if m.memberChange, ok = f.members[nid]; !ok {
+			var events []*Event
+			if events, err = w.engine.Events(tx, []store.EventNID{nid}); err != nil {
+				return false
+			}
+			if m.memberChange, err = w.engine.memberOf(tx, user, events[0]); err != nil {
+				return false
+			}
+		}
+		h.count(m.after, +1)
+		if m.after == store.Join {
+			joined[m.server]++
+			if m.local {
+				h.Locals = withLocal(h.Locals, user, true)
+			}
+		}
+		members[user] = m
+		return true
+	})
+	h.servers = (&servers{}).with(joined)
+	return members, err
+}
+
+// memberOf is what a membership event makes of a user.
+func (e *Engine) memberOf(tx *store.Tx, user store.UserNID, ev *Event) (m memberChange, err error) {
+	server := id.User(*ev.PDU.StateKey).Server()
+	m = memberChange{user: user, local: server == e.options.Server, after: membershipOf(ev.PDU)}
+	m.server, _, err = tx.IDs.FindServer(server)
+	return m, err
+}
+
+// membersToReset are those whose row may not be that of the rewound state: of whom
+// nothing was known, and whose membership changed since.
+func (w *writing) membersToReset(tx *store.Tx, changes []store.StateEntry, members map[store.UserNID]member, version int64) ([]member, error) {
+	keys, err := tx.State.KeysAfter(w.head.NID, version)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range changes {
+		keys = append(keys, c.Key)
+	}
+	slices.Sort(keys)
+	var reset []member
+	for _, key := range slices.Compact(keys) {
+		user, ok := store.IsMemberKey(key)
+		if !ok {
+			continue
+		}
+		m, ok := members[user]
+		if !ok {
+			m = member{memberChange: memberChange{user: user}}
+		}
+		row, known, err := tx.Members.Get(w.head.NID, user)
+		if err != nil {
+			return nil, err
+		}
+		if known {
+			m.local = row.Local
+		}
+		if !known || row.Event != m.event {
+			reset = append(reset, m)
+		}
+	}
+	return reset, nil
+}
+
+func (w *writing) commitRewind(tx *store.Tx, h *Head, join *Event, changes []store.StateEntry, reset []member) error {
+	position := tx.NextPosition()
+	if err := tx.State.Rewind(h.NID, h.StateVersion); err != nil {
+		return err
+	}
+	if err := tx.Events.Unshift(h.NID, join.Position); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := tx.State.Amend(h.NID, c.Key, h.StateVersion-1, c.Event); err != nil {
+			return fmt.Errorf("complete the state of %s: %w", h.ID, err)
+		}
+	}
+	for _, m := range reset {
+		if err := m.set(tx, h.NID, m.event, position); err != nil {
+			return err
+		}
+	}
+	if err := tx.RoomServers.Clear(h.NID); err != nil {
+		return err
+	}
+	for _, c := range h.servers.list {
+		if err := tx.RoomServers.Add(h.NID, c.Server, c.Joined); err != nil {
+			return fmt.Errorf("count servers in %s: %w", h.ID, err)
+		}
+	}
+	// To those who read whole states only, the room appears now.
+	tx.Touch(stream.Room, h.NID, h.Locals...)
+	return nil
+}
+
+// since lists the events of the room after the join, each behind those before it.
+func (w *writing) since(tx *store.Tx, join *Event) ([]*Event, error) {
+	nids, err := tx.Events.Since(w.head.NID, store.Place{NID: join.NID, Position: join.Position})
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[id.Event]*Event, len(nids))
+	pdus := make([]*event.PDU, 0, len(nids))
+	for chunk := range slices.Chunk(nids, snapshotChunk) {
+		events, err := w.engine.Events(tx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range events {
+			byID[ev.ID] = ev
+			pdus = append(pdus, ev.PDU)
+		}
+	}
+	list := make([]*Event, 0, len(pdus))
+	for _, p := range inOrder(pdus) {
+		list = append(list, byID[p.ID])
+	}
+	return list, nil
+}
+
+// judgeAgain judges an event of the rewound room. It stays where it is in the timeline;
+// one that was not accepted before, and is now, comes at its end.
+func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *fetched, base *StateMap) error {
+	ev := &Event{Event: old.Event, PDU: old.PDU}
+	ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0
+	states := map[id.Event]*StateMap{}
+	for _, name := range old.PDU.PrevEvents {
+		if states[name] = f.states[name]; states[name] == nil {
+			states[name] = base // nobody could tell; the members at the join are close
+		}
+	}
+	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position}
+	extremities := w.head.extremities
+	if _, err := w.judge(ctx, tx, arrival{pdu: old.PDU, states: states}, &en, &extremities); err != nil {
+		return err
+	}
+	if ev.Flags != 0 {
+		en.position = 0
+	}
+	w.fresh[ev.ID] = ev
+	return w.append(en, extremities)
+}
+
+// commitAgain keeps in step with an event's new verdict what hangs on it.
+func (w *writing) commitAgain(tx *store.Tx, en *entry, row store.Event) error {
+	if row.IsState && (en.was^row.Flags)&store.Rejected != 0 {
+		if err := tx.AuthGraph.SetRejected(row.Room, row.NID, row.Flags&store.Rejected != 0); err != nil {
+			return err
+		}
+	}
+	switch {
+	case en.position != 0:
+		return tx.Gaps.SetState(row.Room, en.position, row.StateBefore)
+	case en.was == 0: // clients have it, but it is no part of the history any more
+		return errors.Join(tx.Relations.Redact(row.NID), tx.Search.Delete(row.NID))
+	}
+	return nil
+}
