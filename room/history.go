@@ -239,7 +239,7 @@ func (e *Engine) Context(tx *store.Tx, v *View, name id.Event, limit int, f *fil
 // StateFor reads the state of the room that a user is shown: the present one,
 // or for those who have left the one at their leaving.
 // spec: client-server-api#get_matrixclientv3roomsroomidstate
-func (e *Engine) StateFor(tx *store.Tx, v *View) ([]*Event, error) {
+func (e *Engine) StateFor(tx *store.Tx, v *View) ([]store.EventNID, error) {
 	version, err := e.stateVersionFor(v)
 	if err != nil {
 		return nil, err
@@ -248,7 +248,24 @@ func (e *Engine) StateFor(tx *store.Tx, v *View) ([]*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.Events(tx, eventsOf(entries))
+	return eventsOf(entries), nil
+}
+
+// EachEvent calls fn with events in order, of which few are in memory at a time: a
+// room's state can be larger than what may be held of it.
+func (e *Engine) EachEvent(tx *store.Tx, nids []store.EventNID, fn func(*Event) error) error {
+	for chunk := range slices.Chunk(nids, readAtOnce) {
+		events, err := e.Events(tx, chunk)
+		if err != nil {
+			return err
+		}
+		for _, ev := range events {
+			if err := fn(ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // stateVersionFor is the version of the state that a user is shown.
@@ -282,7 +299,7 @@ func (e *Engine) StateEntryFor(tx *store.Tx, v *View, key store.StateKey) (*Even
 // MembersFor reads the membership events of the state that a user is shown, or
 // of the state at a token, if the user may see the room then.
 // spec: client-server-api#get_matrixclientv3roomsroomidmembers
-func (e *Engine) MembersFor(tx *store.Tx, v *View, at *stream.Position) ([]*Event, error) {
+func (e *Engine) MembersFor(tx *store.Tx, v *View, at *stream.Position) ([]store.EventNID, error) {
 	version, err := e.stateVersionFor(v)
 	if err != nil {
 		return nil, err
@@ -304,7 +321,7 @@ func (e *Engine) MembersFor(tx *store.Tx, v *View, at *stream.Position) ([]*Even
 			nids = append(nids, en.Event)
 		}
 	}
-	return e.Events(tx, nids)
+	return nids, nil
 }
 
 // versionAt is the version of a room's state after the event at a position, or

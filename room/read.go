@@ -73,6 +73,25 @@ func (e *Engine) appendEvents(dst []byte, tx *store.Tx, v *View, events []*Event
 	return append(dst, ']'), nil
 }
 
+// appendState appends those of a state's events as a JSON array that keep wants; nil: all.
+func (e *Engine) appendState(dst []byte, tx *store.Tx, v *View, nids []store.EventNID, keep func(*Event) bool) ([]byte, error) {
+	f := Format{Now: now(), OmitReplaced: true}
+	dst = append(dst, '[')
+	some := false
+	err := e.EachEvent(tx, nids, func(ev *Event) (err error) {
+		if keep != nil && !keep(ev) {
+			return nil
+		}
+		if some {
+			dst = append(dst, ',')
+		}
+		some = true
+		dst, err = e.AppendEvent(dst, tx, v, ev, f)
+		return err
+	})
+	return append(dst, ']'), err
+}
+
 // appendBundled appends events as a JSON array, each with what is aggregated below it.
 func (e *Engine) appendBundled(dst []byte, tx *store.Tx, v *View, events []*Event) (_ []byte, err error) {
 	f := Format{Now: now()}
@@ -298,7 +317,7 @@ func (e *Engine) ReadInitial(ctx context.Context, who Reader, room id.Room, limi
 		if members, err = e.appendInitialMessages(members, tx, v, h); err != nil {
 			return err
 		}
-		if members, err = e.appendEvents(event.AppendMember(members, "state", nil), tx, v, state, Format{Now: now(), OmitReplaced: true}); err != nil {
+		if members, err = e.appendState(event.AppendMember(members, "state", nil), tx, v, state, nil); err != nil {
 			return err
 		}
 		if members, err = appendRoomAccountData(members, tx, who.User, room); err != nil {

@@ -381,7 +381,7 @@ func (s *searching) appendStates(members []byte, page []hit) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		list, err := s.engine.appendEvents(nil, s.tx, h.view, state, Format{Now: now(), OmitReplaced: true})
+		list, err := s.engine.appendState(nil, s.tx, h.view, state, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -23,7 +23,7 @@ func (e *Engine) ReadState(ctx context.Context, who Reader, room id.Room) (body 
 		if err != nil {
 			return err
 		}
-		body, err = e.appendEvents(nil, tx, v, state, Format{Now: now(), OmitReplaced: true})
+		body, err = e.appendState(nil, tx, v, state, nil)
 		return err
 	})
 	return body, err
@@ -90,14 +90,10 @@ func (e *Engine) ReadMembers(ctx context.Context, who Reader, room id.Room, c Me
 		if err != nil {
 			return err
 		}
-		chosen := members[:0:0]
-		for _, ev := range members {
+		chunk, err := e.appendState(event.AppendMember(nil, "chunk", nil), tx, v, members, func(ev *Event) bool {
 			m := store.ParseMembership(ev.PDU.Membership())
-			if (c.Only == 0 && c.Not == 0) || c.Only != 0 && m == c.Only || c.Not != 0 && m != c.Not {
-				chosen = append(chosen, ev)
-			}
-		}
-		chunk, err := e.appendEvents(event.AppendMember(nil, "chunk", nil), tx, v, chosen, Format{Now: now(), OmitReplaced: true})
+			return (c.Only == 0 && c.Not == 0) || c.Only != 0 && m == c.Only || c.Not != 0 && m != c.Not
+		})
 		if err != nil {
 			return err
 		}
@@ -123,16 +119,17 @@ func (e *Engine) ReadJoinedMembers(ctx context.Context, who Reader, room id.Room
 			return err
 		}
 		var joined []byte
-		for _, ev := range members {
+		err = e.EachEvent(tx, members, func(ev *Event) error {
 			if ev.PDU.Membership() != event.MembershipJoin {
-				continue
+				return nil
 			}
 			profile := event.AppendStringMember(nil, "display_name", ev.PDU.ContentString("displayname"))
 			profile = event.AppendStringMember(profile, "avatar_url", ev.PDU.ContentString("avatar_url"))
 			joined = event.AppendMember(joined, *ev.PDU.StateKey, braced(profile))
-		}
+			return nil
+		})
 		body = braced(event.AppendMember(nil, "joined", braced(joined)))
-		return nil
+		return err
 	})
 	return body, err
 }

@@ -66,12 +66,13 @@ func (p *pair) createRoom(keys object) id.Room {
 	return id.Room(p.alice.MustDo("POST", "/_matrix/client/v3/createRoom", keys)["room_id"].(string))
 }
 
-// bobJoins makes bob join a room of the first server.
+// bobJoins makes bob join a room of the first server, and waits until its members are known.
 func (p *pair) bobJoins(name id.Room) {
 	p.t.Helper()
 	if err := p.away.Rooms.Join(p.t.Context(), room.Change{Room: name, Sender: id.User(p.bob.User), Via: []id.Server{p.here.Name()}}); err != nil {
 		p.t.Fatal(err)
 	}
+	p.bob.MustDo("GET", "/_matrix/client/v3/rooms/"+url.PathEscape(string(name))+"/joined_members", nil)
 }
 
 func (p *pair) say(name id.Room, body string) string {
