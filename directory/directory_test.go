@@ -346,7 +346,7 @@ func TestPeopleAreFoundWhereOneCouldMeetThem(t *testing.T) {
 		s.join(bob, private)
 		for term, want := range map[string]string{
 			"ALICE": string(alice), "æLICE": string(alice), "@alice:localhost": string(alice), "wonder ælice": string(alice),
-			"bob": "", "charlie": "", " ": "", "elephant": "",
+			"bob": string(bob), "charlie": "", " ": "", "elephant": "",
 		} {
 			if got := search(bob, term); got != want {
 				t.Errorf("%q: %s, want %s", term, got, want)

@@ -35,7 +35,8 @@ const (
 
 // SearchPeople finds users whose id or display name has all words of the term, among
 // those whom the searcher could meet in rooms: those who share one, and of the local
-// ones those in rooms that are open to everybody. Names that local users bear only in
+// ones those in rooms that are open to everybody; that includes the searcher, as with
+// other servers. Names that local users bear only in
 // some room are not looked at: they may be private. Those of other servers go by the
 // names that the searcher sees in the rooms they share.
 // spec: client-server-api#post_matrixclientv3user_directorysearch
@@ -50,7 +51,7 @@ func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term str
 		if err != nil {
 			return err
 		}
-		matches, err := matchPeople(tx, searcher, words)
+		matches, err := matchPeople(tx, words)
 		if err != nil {
 			return err
 		}
@@ -82,9 +83,9 @@ func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term str
 }
 
 // matchPeople finds the accounts that have all words.
-func matchPeople(tx *store.Tx, without id.User, words []string) (matches []Person, err error) {
+func matchPeople(tx *store.Tx, words []string) (matches []Person, err error) {
 	err = tx.Users.EachProfile(func(u id.User, p store.Profile) error {
-		if u == without || len(matches) == maxMatches {
+		if len(matches) == maxMatches {
 			return nil
 		}
 		if rank := rankOf(u, p.DisplayName, words); rank > 0 {

@@ -137,6 +137,11 @@ func (d *deviceLists) room(me store.Member) (err error) {
 			return err
 		}
 	}
+	if wasIn && isIn {
+		if err := d.completed(room); err != nil {
+			return err
+		}
+	}
 	moved, err := d.tx.DeviceLists.MembersChanged(room, d.after)
 	if err != nil {
 		return err
@@ -165,6 +170,26 @@ func (d *deviceLists) room(me store.Member) (err error) {
 		}
 	}
 	return nil
+}
+
+// completed collects the members of a room whose state was partial when the viewer last
+// heard of it: of whom it is known only now that they are in it, or are not.
+func (d *deviceLists) completed(room store.RoomNID) error {
+	row, ok, err := d.tx.Rooms.GetNID(room)
+	if err != nil || !ok || row.WholeSince <= d.after {
+		return err
+	}
+	moved, err := d.tx.Members.MovedAfter(room, d.after)
+	for _, m := range moved {
+		switch {
+		case m.User == d.viewer:
+		case m.Membership == store.Join:
+			d.joined[m.User] = true
+		case m.Position == row.WholeSince:
+			d.gone[m.User] = true
+		}
+	}
+	return err
 }
 
 // wasJoined says whether a user was joined to a room at the position, from the

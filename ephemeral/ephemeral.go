@@ -22,19 +22,20 @@ type place struct {
 
 // findPlace refuses users who are not joined to the room, and unknown rooms in the same words.
 func findPlace(tx *store.Tx, room id.Room, user id.User) (p place, err error) {
-	var known, seen bool
-	if p.room, known, err = tx.Rooms.Find(room); err != nil {
-		return p, err
-	}
-	if p.user, seen, err = tx.IDs.FindUser(user); err != nil {
+	row, known, err := tx.Rooms.Get(room)
+	if err != nil {
 		return p, err
 	}
 	joined := false
-	if known && seen {
-		joined, err = tx.Members.Joined(p.room, p.user)
+	if p.room = row.NID; known {
+		joined, err = tx.Members.MayBeJoined(row, user)
 	}
 	if err == nil && !joined {
 		err = errcode.Forbidden("you are not in the room")
 	}
+	if err != nil {
+		return p, err
+	}
+	p.user, _, err = tx.IDs.FindUser(user)
 	return p, err
 }

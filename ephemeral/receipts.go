@@ -136,6 +136,11 @@ func receive(tx *store.Tx, room id.Room, v Received, now int64) error {
 	if err != nil {
 		return err
 	}
+	if p.user == 0 { // a member of whom nothing was seen yet
+		if p.user, err = tx.IDs.User(v.User); err != nil {
+			return err
+		}
+	}
 	x := Receipt{Type: Read, Event: v.Event, Thread: v.Thread}
 	e, err := readEvent(tx, p.room, x)
 	if err != nil {

@@ -32,6 +32,8 @@ type arrival struct {
 type verdict struct {
 	event  *Event
 	reason error // of a rejection or soft failure: a *authrules.Denied mostly
+	// partial: it was judged by a state that lacks members, and will be judged again.
+	partial bool
 }
 
 // maxMissingPrev bounds how many unknown prev_events one event may have: as many as
@@ -82,7 +84,7 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 	if err != nil || v.event != nil {
 		return v, err
 	}
-	v.event = en.event
+	v.event, v.partial = en.event, w.head.Partial.Version != 0
 	return v, w.append(en, extremities)
 }
 

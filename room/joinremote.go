@@ -218,6 +218,11 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 	if err != nil {
 		return err
 	}
+	if goesOn, err := e.goesOn(ctx, join); err != nil {
+		return err
+	} else if goesOn {
+		return e.sendJoin(ctx, server, v, join)
+	}
 	t, err := e.receiveTold(v, c.Room)
 	if err != nil {
 		return err
@@ -248,6 +253,17 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 		e.partial.begin(c.Room)
 	}
 	return err
+}
+
+// goesOn says whether a join comes right after what is known of a room that everybody
+// here has left while its state was still partial: then nothing was missed, and what is being
+// fetched completes it.
+func (e *Engine) goesOn(ctx context.Context, join *event.PDU) (bool, error) {
+	if partial, err := e.isPartial(ctx, join.Room); err != nil || !partial {
+		return false, err
+	}
+	missing, err := e.unknown(ctx, join.PrevEvents, false)
+	return len(missing) == 0, err
 }
 
 // countersigned is our join as the other server returned it, if that server signed it
@@ -487,6 +503,11 @@ func (e *Engine) joinThrough(ctx context.Context, server id.Server, c Change) er
 	if err != nil {
 		return err
 	}
+	return e.sendJoin(ctx, server, v, join)
+}
+
+// sendJoin hands a join in to a room whose history is known here up to it.
+func (e *Engine) sendJoin(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) error {
 	answer, err := e.options.Network.SendJoin(ctx, server, join, true, func(StatePart, jsontext.Value) error { return nil })
 	if err != nil {
 		return err

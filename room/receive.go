@@ -59,7 +59,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 		if err != nil {
 			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
 		}
-		if errors.Is(err, errUnobtainable) {
+		if errors.Is(err, errUnobtainable) || errors.Is(err, errPreliminary) {
 			err = nil // the event is not refused: it cannot be judged, now
 		}
 		results[p.ID] = err
@@ -217,11 +217,17 @@ func (e *Engine) arrive(ctx context.Context, a arrival) (verdict, error) {
 	if err != nil {
 		return got, fmt.Errorf("receive %s: %w", a.pdu.ID, err)
 	}
-	if got.event.Flags&store.Rejected != 0 {
-		return got, got.refusal()
+	if got.event.Flags&store.Rejected == 0 {
+		return got, nil
 	}
-	return got, nil
+	if got.partial {
+		return got, fmt.Errorf("%w: %w", errPreliminary, got.refusal())
+	}
+	return got, got.refusal()
 }
+
+// errPreliminary says that an event was rejected by a state that is not whole.
+var errPreliminary = errors.New("judged by a partial state")
 
 // isKnown says whether an event is part of the history here, accepted or not.
 func (e *Engine) isKnown(ctx context.Context, p *event.PDU) (known bool, err error) {
@@ -256,6 +262,18 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 	missing, err := e.unknown(ctx, p.AuthEvents, true)
 	if err != nil || len(missing) == 0 {
 		return err
+	}
+	if partial, err := e.isPartial(ctx, p.Room); err != nil {
+		return err
+	} else if partial {
+		// Mostly members are missing, whose own auth events are here: a few events. The
+		// whole auth chain is as large as the state that is fetched already.
+		if err := e.fetchOutliers(ctx, origin, v, p.Room, missing); err != nil {
+			return err
+		}
+		if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
+			return err
+		}
 	}
 	raws, err := e.options.Network.GetEventAuth(ctx, origin, p.Room, p.ID)
 	if err != nil {

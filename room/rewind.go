@@ -133,6 +133,8 @@ func (w *writing) rewindHead(tx *store.Tx, join *Event, told, met *StateMap, f *
 type member struct {
 	memberChange
 	event store.EventNID
+	// news: it matters to those who know the room that the user is in it, or is not.
+	news bool
 }
 
 // countMembers counts who is in the rewound state, for the head, and returns them.
@@ -206,6 +208,7 @@ func (w *writing) membersToReset(tx *store.Tx, changes []store.StateEntry, membe
 		if known {
 			m.local = row.Local
 		}
+		m.news = m.after == store.Join || known && row.Membership == store.Join
 		if !known || row.Event != m.event {
 			reset = append(reset, m)
 		}
@@ -227,7 +230,11 @@ func (w *writing) commitRewind(tx *store.Tx, h *Head, join *Event, changes []sto
 		}
 	}
 	for _, m := range reset {
-		if err := m.set(tx, h.NID, m.event, position); err != nil {
+		since := join.Position
+		if m.news {
+			since = position
+		}
+		if err := m.set(tx, h.NID, m.event, since); err != nil {
 			return err
 		}
 	}

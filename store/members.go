@@ -1,5 +1,7 @@
 package store
 
+import "hearth/matrix/id"
+
 // Members is the current membership of all rooms.
 type Members struct{ tx *Tx }
 
@@ -49,6 +51,7 @@ const (
 	membersOfUser   = `SELECT ` + memberColumns + ` FROM room_members WHERE user_nid = $1 AND is_local = 1 ORDER BY room_nid`
 	roomsOfUser     = `SELECT room_nid FROM room_members WHERE user_nid = $1 AND membership = $2 AND is_local = 1 ORDER BY room_nid`
 	membersOfRoom   = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 ORDER BY user_nid`
+	movedAfter      = `SELECT ` + memberColumns + ` FROM room_members WHERE room_nid = $1 AND position > $2 ORDER BY user_nid`
 	membersOfServer = `SELECT m.room_nid, m.user_nid, m.membership, m.event_nid, m.position, m.is_local, m.forgotten
 		FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid WHERE m.room_nid = $1 AND u.server_nid = $2 ORDER BY m.user_nid`
 	serverInvited = `SELECT 1 FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid
@@ -90,6 +93,33 @@ func (t Members) Get(room RoomNID, user UserNID) (Member, bool, error) {
 func (t Members) Joined(room RoomNID, user UserNID) (bool, error) {
 	m, ok, err := t.Get(room, user)
 	return ok && m.Membership == Join, err
+}
+
+// MayBeJoined says whether a user is joined to a room, or may be: a user of whom nothing
+// is known yet, in a room with a partial state, of a server that is in the room.
+func (t Members) MayBeJoined(room Room, user id.User) (bool, error) {
+	nid, seen, err := t.tx.IDs.FindUser(user)
+	if err != nil {
+		return false, err
+	}
+	if seen {
+		if m, known, err := t.Get(room.NID, nid); err != nil || known {
+			return m.Membership == Join, err
+		}
+	}
+	if room.Partial.Version == 0 || user.Server() == t.tx.store.server {
+		return false, nil
+	}
+	server, seen, err := t.tx.IDs.FindServer(user.Server())
+	if err != nil || !seen {
+		return false, err
+	}
+	return t.tx.RoomServers.In(room.NID, server)
+}
+
+// MovedAfter lists the memberships of a room that came about after a position.
+func (t Members) MovedAfter(room RoomNID, position int64) ([]Member, error) {
+	return list(t.tx, scanMember, movedAfter, room, position)
 }
 
 // Set notes a membership.
