@@ -92,32 +92,18 @@ func (s *roomSet) remove(r id.Room) {
 	delete(s.in, r)
 }
 
-// completeState asks one server in the room after the other, again and again, until the
-// state is whole or nobody here is in the room any more.
+// completeState asks the servers in the room again and again, until the state is whole.
 func (e *Engine) completeState(ctx context.Context, room id.Room, slots chan struct{}) error {
 	for wait := firstResyncWait; ; wait = min(2*wait, longestResyncWait) {
-		h, ok, err := e.Head(ctx, room)
-		if err != nil {
-			return err
-		}
-		if !ok || h.Partial.Version == 0 {
-			return nil
-		}
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
-		done, err := e.completeRound(ctx, h)
+		done, err := e.CompleteState(ctx, room)
 		<-slots
 		if done || err != nil {
 			return err
-		}
-		if h, ok, err = e.Head(ctx, room); err != nil {
-			return err
-		} else if ok && len(h.Locals) == 0 {
-			// Nobody tells a server that is not in the room. Whoever joins begins anew.
-			return e.write(ctx, room, func(w *writing) error { return w.giveUp() })
 		}
 		select {
 		case <-time.After(wait):
@@ -125,6 +111,27 @@ func (e *Engine) completeState(ctx context.Context, room id.Room, slots chan str
 			return nil
 		}
 	}
+}
+
+// CompleteState asks one server in a room after the other for what its state lacks, and says
+// whether nothing does any more.
+func (e *Engine) CompleteState(ctx context.Context, room id.Room) (whole bool, err error) {
+	h, ok, err := e.Head(ctx, room)
+	if err != nil {
+		return false, err
+	}
+	if !ok || h.Partial.Version == 0 {
+		return true, nil
+	}
+	if whole, err := e.completeRound(ctx, h); whole || err != nil {
+		return whole, err
+	}
+	h, ok, err = e.Head(ctx, room)
+	if err != nil || !ok || len(h.Locals) > 0 {
+		return false, err
+	}
+	// Nobody tells a server that is not in the room. Whoever joins begins anew.
+	return true, e.write(ctx, room, func(w *writing) error { return w.giveUp() })
 }
 
 // giveUp takes the state of a room that nobody here is in as it is.

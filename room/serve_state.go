@@ -66,12 +66,13 @@ type StateAnswer struct{ State, AuthChain EventList }
 // ServeState is the state of a room before an event, for another server.
 // spec: server-server-api#get_matrixfederationv1stateroomid
 func (e *Engine) ServeState(ctx context.Context, server id.Server, room id.Room, at id.Event) (a StateAnswer, err error) {
-	if err := e.awaitWhole(ctx, room); err != nil {
-		return a, err
-	}
 	err = e.visit(ctx, server, room, func(tx *store.Tx, v *visitor) error {
 		if err := v.mustBeIn(); err != nil {
 			return err
+		}
+		if v.room.Partial.Version != 0 {
+			// Others know it, so whoever asks need not wait for this server.
+			return errcode.Forbidden("this server has only just joined room %s and does not know all of its state yet", room)
 		}
 		ev, ok, err := v.event(tx, at)
 		if err != nil {

@@ -65,6 +65,18 @@ func (s *Server) user(localpart string) id.User {
 	return id.User("@" + localpart + ":" + string(s.Name))
 }
 
+// complete has the members fetched of rooms that the server has just joined. True: of all.
+func (s *Server) complete() bool {
+	all := true
+	for _, name := range []id.Room{s.w.room, s.w.other} {
+		whole, err := s.engine.CompleteState(s.w.ctx, name)
+		s.w.must(err)
+		all = all && whole
+	}
+	s.w.watchResidence()
+	return all
+}
+
 // collect puts what the engine wants to be sent into the queues.
 func (s *Server) collect() {
 	s.w.must(s.store.View(s.w.ctx, func(tx *store.Tx) error {

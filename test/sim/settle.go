@@ -30,7 +30,11 @@ func (w *World) settle() {
 			delete(s.queues, w.hostile().Name)
 		}
 		w.drainHonest()
-		if w.agreed() {
+		whole := true
+		for _, s := range w.honest() {
+			whole = s.complete() && whole
+		}
+		if whole && w.agreed() {
 			return
 		}
 		for _, s := range w.honest() {

@@ -186,8 +186,10 @@ func (w *World) step() {
 			w.side[s.Name] = w.rand.IntN(2)
 		}
 		w.note("the network falls apart: %v", w.side)
-	case n < 98:
+	case n < 97:
 		pick(w, w.servers...).restart()
+	case n < 99:
+		pick(w, w.servers...).complete()
 	default:
 		w.drainSome()
 	}
