@@ -64,7 +64,7 @@ func (w *writing) rewind(ctx context.Context, f *fetched) error {
 			}
 		}
 		h := *w.head
-		h.rewound, h.past, h.Partial = false, nil, store.Partial{}
+		h.rewound, h.past = false, nil
 		w.head = &h
 		w.room.graph = nil // some of its events may be rejected now, or no more
 		w.also = append(w.also, w.becomeWhole)
@@ -94,6 +94,7 @@ func (w *writing) metByJoin(tx *store.Tx, join *Event, told *StateMap, f *fetche
 // rewindHead makes the head that of the join, on the whole state that it met.
 func (w *writing) rewindHead(tx *store.Tx, join *Event, told, met *StateMap, f *fetched) error {
 	h := *w.head
+	h.Partial = store.Partial{}            // nobody is believed any more
 	h.StateVersion = f.partial.Version + 1 // the join's own change
 	h.State = met.Set(join.Key, join.NID)
 	h.past, h.rewound = []pastState{{f.partial.Version, met}}, true
