@@ -31,6 +31,7 @@ type script struct {
 	s     *store.Store
 	rooms *room.Engine
 	d     *directory.Directory
+	sent  int64
 }
 
 func newScript(t *testing.T, s *store.Store) *script {
@@ -38,7 +39,7 @@ func newScript(t *testing.T, s *store.Store) *script {
 		Server: storetest.Server, KeyID: "ed25519:1", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
 		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil },
 	})
-	return &script{t, s, rooms, directory.New(s, rooms, directory.Options{})}
+	return &script{T: t, s: s, rooms: rooms, d: directory.New(s, rooms, directory.Options{})}
 }
 
 func (s *script) must(err error) {
@@ -72,7 +73,8 @@ func (s *script) invite(user id.User, r id.Room) {
 
 func (s *script) set(r id.Room, typ, key, content string) {
 	s.Helper()
-	_, err := s.rooms.Send(s.Context(), r, room.Proposal{Sender: alice, Type: typ, StateKey: &key, Content: jsontext.Value(content)})
+	s.sent++ // what is sent later is later, however fast the machine: children of spaces are in order of time
+	_, err := s.rooms.Send(s.Context(), r, room.Proposal{Sender: alice, Type: typ, StateKey: &key, Content: jsontext.Value(content), Timestamp: s.sent})
 	s.must(err)
 }
 

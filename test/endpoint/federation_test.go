@@ -125,6 +125,7 @@ func TestServersThatCannotBeReached(t *testing.T) {
 // join joins a room by way of another server.
 func join(c *server.Client, room any, via *server.Server) {
 	c.MustDo("POST", client+"v3/join/"+esc(room.(string))+"?via="+url.QueryEscape(string(via.Name())), nil)
+	c.MustDo("GET", client+"v3/rooms/"+esc(room.(string))+"/joined_members", nil) // waits until they are known
 }
 
 func TestJoiningByAnAliasOfAnotherServer(t *testing.T) {
