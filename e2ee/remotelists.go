@@ -288,8 +288,8 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, u DeviceListUpdat
 			return remoteListChanged(tx, nid, u.Device)
 		}
 		switch {
-		case !kept || l.Stale:
-			return changed()
+		case !kept || l.Stale: // what the device had is not known here
+			return remoteListChanged(tx, nid, u.Device)
 		case l.StreamID != 0 && l.StreamID == u.StreamID:
 			return nil // it came twice
 		case l.StreamID == 0 || !slices.Contains(u.PrevID, l.StreamID):
