@@ -172,8 +172,9 @@ func (d *deviceLists) room(me store.Member) (err error) {
 	return nil
 }
 
-// completed collects the members of a room whose state was partial when the viewer last
-// heard of it: of whom it is known only now that they are in it, or are not.
+// completed collects those who were taken for members of a room while its state was partial,
+// and are none. Who turns out to be a member is no news here: the viewer's clients ask for
+// the keys of all members when they get to know them, and of what changed meanwhile Follow tells.
 func (d *deviceLists) completed(room store.RoomNID) error {
 	row, ok, err := d.tx.Rooms.GetNID(room)
 	if err != nil || !ok || row.WholeSince <= d.after {
@@ -181,11 +182,7 @@ func (d *deviceLists) completed(room store.RoomNID) error {
 	}
 	moved, err := d.tx.Members.MovedAfter(room, d.after)
 	for _, m := range moved {
-		switch {
-		case m.User == d.viewer:
-		case m.Membership == store.Join:
-			d.joined[m.User] = true
-		case m.Position == row.WholeSince:
+		if m.User != d.viewer && m.Membership != store.Join && m.Position == row.WholeSince {
 			d.gone[m.User] = true
 		}
 	}

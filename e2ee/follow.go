@@ -64,6 +64,9 @@ func (s *Service) begin(ctx context.Context, now int64) (at int64, err error) {
 type consequences struct {
 	forget    []store.UserNID // of other servers
 	introduce []introduction
+	// changed are keys of which it was not known, when they changed, who shares a room with
+	// their user: others are to hear of them now.
+	changed []store.DeviceListChange
 }
 
 // introduction is that a local user shares a room with servers since he joined one.
@@ -71,6 +74,8 @@ type introduction struct {
 	user store.UserNID
 	name id.User
 	to   []store.ServerNID
+	// keyless: they are told of devices without keys too.
+	keyless bool
 }
 
 // step looks at the next membership events up to a position.
@@ -97,7 +102,9 @@ func (s *Service) step(ctx context.Context, at, saved, position int64) (next, ne
 				return fmt.Errorf("event %s: %w", e.ID, err)
 			}
 		}
-		return nil
+		completed, err := s.completed(tx, &c, at, next)
+		some = some || completed
+		return err
 	})
 	if err != nil || !some && next < saved+saveEvery {
 		return next, saved, err
@@ -121,8 +128,84 @@ func (s *Service) step(ctx context.Context, at, saved, position int64) (next, ne
 				return fmt.Errorf("tell new servers of %s: %w", i.name, err)
 			}
 		}
+		for _, d := range c.changed {
+			if err := s.tellAgain(tx, d); err != nil {
+				return err
+			}
+		}
 		return tx.Followers.SetPosition(follower, next)
 	})
+}
+
+// completed works out what follows from the states of rooms that became whole: only now is it
+// known who was in them all along. It says whether there were any.
+func (s *Service) completed(tx *store.Tx, c *consequences, after, upTo int64) (some bool, err error) {
+	rooms, err := tx.Rooms.WholeAfter(after)
+	if err != nil {
+		return false, err
+	}
+	for _, nid := range rooms {
+		row, ok, err := tx.Rooms.GetNID(nid)
+		if err != nil {
+			return false, err
+		}
+		if !ok || row.WholeSince > upTo {
+			continue
+		}
+		some = true
+		if err := c.complete(tx, row); err != nil {
+			return false, fmt.Errorf("room %s: %w", row.ID, err)
+		}
+	}
+	return some, nil
+}
+
+func (c *consequences) complete(tx *store.Tx, row store.Room) error {
+	members, err := tx.Members.LocalOfRoom(row.NID)
+	if err != nil {
+		return err
+	}
+	since := row.WholeSince
+	for _, m := range members {
+		if m.Membership == store.Join {
+			since = min(since, m.Position)
+		}
+	}
+	for since < row.WholeSince {
+		changes, err := tx.DeviceLists.Devices(since, row.WholeSince, followBatch)
+		if err != nil {
+			return err
+		}
+		if since = row.WholeSince; len(changes) == followBatch {
+			since = changes[followBatch-1].Position
+		}
+		for _, d := range changes {
+			if joined, err := tx.Members.Joined(row.NID, d.User); err != nil {
+				return err
+			} else if joined {
+				c.changed = append(c.changed, d)
+			}
+		}
+	}
+	moved, err := tx.Members.MovedAfter(row.NID, row.WholeSince-1)
+	for _, m := range moved {
+		if err == nil && m.Membership != store.Join && !m.Local {
+			err = c.forgetUnless(tx, m.User, 0)
+		}
+	}
+	return err
+}
+
+// tellAgain tells those who share a room with a user that keys of his changed.
+func (s *Service) tellAgain(tx *store.Tx, d store.DeviceListChange) error {
+	name, err := tx.IDs.UserID(d.User)
+	if err != nil {
+		return err
+	}
+	if s.isLocal(name) {
+		return tellServers(tx, d.User, d.Device, tx.NextPosition())
+	}
+	return remoteListChanged(tx, d.User, d.Device)
 }
 
 // moved works out what follows from a membership event. Keys may be forgotten
@@ -143,7 +226,7 @@ func (s *Service) moved(tx *store.Tx, c *consequences, e store.Event) error {
 			return err // joined before: only a new name, say
 		}
 		if s.isLocal(name) {
-			return c.joined(tx, user, name, e.Room)
+			return c.joined(tx, m, name)
 		}
 		return c.forgetUnless(tx, user, e.Room) // what happened before was not told
 	}
@@ -170,13 +253,20 @@ func (c *consequences) forgetUnless(tx *store.Tx, user store.UserNID, otherThan 
 }
 
 // joined notes the servers that share a room with a local user since he joined one.
-func (c *consequences) joined(tx *store.Tx, user store.UserNID, name id.User, room store.RoomNID) error {
-	to, err := tx.RemoteLists.NewServers(user, room)
+func (c *consequences) joined(tx *store.Tx, m store.Member, name id.User) error {
+	row, _, err := tx.Rooms.GetNID(m.Room)
+	if err != nil {
+		return err
+	}
+	to, err := tx.RemoteLists.NewServers(m.User, m.Room)
 	if err == nil && len(to) > 0 {
 		to, err = without(tx, to, name.Server())
 	}
 	if err == nil && len(to) > 0 {
-		c.introduce = append(c.introduce, introduction{user, name, to})
+		// Of a room joined with a partial state it is not certain who is in it, so that the
+		// servers there hear of what they need only.
+		whole := row.Partial.Version == 0 && row.WholeSince <= m.Position
+		c.introduce = append(c.introduce, introduction{m.User, name, to, whole})
 	}
 	return err
 }
@@ -208,6 +298,9 @@ func (i introduction) send(tx *store.Tx) error {
 		if err := tell(u); err != nil {
 			return err
 		}
+	}
+	if !i.keyless {
+		return nil
 	}
 	devices, err := tx.Devices.List(i.name)
 	if err != nil {

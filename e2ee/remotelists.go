@@ -276,7 +276,7 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, u DeviceListUpdat
 		}
 	}
 	s.changed(u.User)
-	return s.updateRemote(ctx, u.User, func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error {
+	return s.updateRemote(ctx, u.User, u.Device, func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error {
 		_, had, err := tx.DeviceKeys.Get(nid, u.Device)
 		if err != nil {
 			return err
@@ -343,7 +343,7 @@ func (s *Service) ReceiveSigningKeyUpdate(ctx context.Context, u SigningKeyUpdat
 		cross[usage] = k
 	}
 	s.changed(u.User)
-	return s.updateRemote(ctx, u.User, func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error {
+	return s.updateRemote(ctx, u.User, "", func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error {
 		if kept && !l.Stale {
 			stored, err := tx.CrossSigning.Keys(nid)
 			if err != nil {
@@ -358,19 +358,23 @@ func (s *Service) ReceiveSigningKeyUpdate(ctx context.Context, u SigningKeyUpdat
 	})
 }
 
-// updateRemote calls fn in a transaction if somebody here shares a room with a user.
-func (s *Service) updateRemote(ctx context.Context, user id.User, fn func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error) error {
+// updateRemote calls fn in a transaction if somebody here shares a room with a user of whom a
+// device changed, empty: all of them. Where that is not known yet, the change is noted for
+// when it is.
+func (s *Service) updateRemote(ctx context.Context, user id.User, device id.Device, fn func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error) error {
 	return s.store.Update(ctx, func(tx *store.Tx) error {
 		nid, known, err := tx.IDs.FindUser(user)
-		if err != nil || !known {
-			return err
-		}
-		shares, err := tx.RemoteLists.Shares(nid, 0)
 		if err != nil {
 			return err
 		}
+		shares := false
+		if known {
+			if shares, err = tx.RemoteLists.Shares(nid, 0); err != nil {
+				return err
+			}
+		}
 		if !shares {
-			return forgetList(tx, nid)
+			return notSharing(tx, user, device)
 		}
 		l, kept, err := tx.RemoteLists.Get(nid)
 		if err != nil {
@@ -381,6 +385,38 @@ func (s *Service) updateRemote(ctx context.Context, user id.User, fn func(tx *st
 		}
 		return nil
 	})
+}
+
+// notSharing forgets what is kept of a user with whom nobody here is known to share a room.
+func notSharing(tx *store.Tx, user id.User, device id.Device) error {
+	rooms, err := tx.Rooms.Partial()
+	if err != nil {
+		return err
+	}
+	may := false
+	for _, r := range rooms {
+		if may, err = tx.Members.MayBeJoined(r, user); err != nil || may {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !may {
+		nid, known, err := tx.IDs.FindUser(user)
+		if err != nil || !known {
+			return err
+		}
+		return forgetList(tx, nid)
+	}
+	nid, err := tx.IDs.User(user)
+	if err != nil {
+		return err
+	}
+	if err := forgetList(tx, nid); err != nil {
+		return err
+	}
+	return tx.DeviceLists.Set(nid, device, tx.NextPosition())
 }
 
 // How stale lists are fetched.
