@@ -142,13 +142,11 @@ func DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
 	return nil
 }
 
-// DeviceChanged announces a new display name of a device, which others see with its keys.
+// DeviceChanged announces a new display name of a device, whether it has keys or not.
+// spec: server-server-api#device-management
 func DeviceChanged(tx *store.Tx, user id.User, device id.Device) error {
 	nid, ok, err := tx.IDs.FindUser(user)
 	if err != nil || !ok {
-		return err
-	}
-	if _, ok, err := tx.DeviceKeys.Get(nid, device); err != nil || !ok {
 		return err
 	}
 	return deviceListChanged(tx, nid, device)

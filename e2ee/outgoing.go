@@ -186,19 +186,18 @@ func (u *DeviceListUpdate) describe(tx *store.Tx, user store.UserNID) error {
 	if err != nil {
 		return err
 	}
-	if !ok {
-		u.Deleted = true
-		return nil
+	d, exists, err := tx.Devices.Get(u.User, u.Device)
+	if err != nil {
+		return err
+	}
+	if u.Name, u.Deleted = d.DisplayName, !exists; !ok {
+		return nil // it has no keys, or none any more
 	}
 	signatures, err := visibleSignatures(tx, user, user)
 	if err != nil {
 		return err
 	}
-	if u.Keys, err = show(keys, signatures[string(u.Device)], nil); err != nil {
-		return err
-	}
-	d, _, err := tx.Devices.Get(u.User, u.Device)
-	u.Name = d.DisplayName
+	u.Keys, err = show(keys, signatures[string(u.Device)], nil)
 	return err
 }
 

@@ -252,7 +252,13 @@ func TestOtherServersHearOfChangedKeys(t *testing.T) {
 	w.device(alice, "SECOND")
 	w.publish(alice, "SECOND")
 	w.crossSign(alice, "x")
-	w.update(func(tx *store.Tx) error { return e2ee.DevicesDeleted(tx, alice, []id.Device{"alice"}) })
+	w.update(func(tx *store.Tx) error {
+		gone, err := tx.Devices.Delete(alice, []id.Device{"alice"})
+		if err != nil {
+			return err
+		}
+		return e2ee.DevicesDeleted(tx, alice, gone)
+	})
 	w.publish(bob, "bob")
 	got := w.told(before)
 	if len(got) != 3 {

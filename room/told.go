@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -51,7 +53,18 @@ func (e *Engine) receiveTold(v *roomversion.Version, room id.Room) (*told, error
 	return &told{engine: e, v: v, room: room, file: f, out: bufio.NewWriterSize(f, 1<<16), at: map[id.Event]int32{}}, nil
 }
 
+const (
+	// manyTold is from how many events on a state leaves so much garbage that it is worth
+	// giving back at once; by itself the runtime would take minutes on an idle machine.
+	manyTold = 5000
+	// sweepAfter leaves time for what follows a join: first syncs, lists of members.
+	sweepAfter = 10 * time.Second
+)
+
 func (t *told) close() error {
+	if len(t.names) >= manyTold {
+		time.AfterFunc(sweepAfter, debug.FreeOSMemory)
+	}
 	return errors.Join(t.file.Close(), os.Remove(t.file.Name()))
 }
 
