@@ -174,6 +174,12 @@ func (s *Service) sortOut(ctx context.Context, caller id.User, asked map[id.User
 					return err
 				}
 				if ok && !l.Stale {
+					// Follow forgets lists a little after the last room was left.
+					if ok, err = tx.RemoteLists.Shares(nid, 0); err != nil {
+						return err
+					}
+				}
+				if ok && !l.Stale {
 					kept[user] = devices
 					continue
 				}

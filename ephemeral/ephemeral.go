@@ -16,8 +16,9 @@ import (
 
 // place is a joined user in a room.
 type place struct {
-	room store.RoomNID
-	user store.UserNID
+	room    store.RoomNID
+	user    store.UserNID
+	partial bool // what is known of the room is not whole yet
 }
 
 // findPlace refuses users who are not joined to the room, and unknown rooms in the same words.
@@ -27,7 +28,7 @@ func findPlace(tx *store.Tx, room id.Room, user id.User) (p place, err error) {
 		return p, err
 	}
 	joined := false
-	if p.room = row.NID; known {
+	if p.room, p.partial = row.NID, row.Partial.Version != 0; known {
 		joined, err = tx.Members.MayBeJoined(row, user)
 	}
 	if err == nil && !joined {

@@ -143,11 +143,30 @@ func receive(tx *store.Tx, room id.Room, v Received, now int64) error {
 	}
 	x := Receipt{Type: Read, Event: v.Event, Thread: v.Thread}
 	e, err := readEvent(tx, p.room, x)
+	if _, refused := errors.AsType[*errcode.Error](err); refused && p.partial {
+		// In a room that was joined just now, most users have read up to events of before.
+		if e, err = unseenEvent(tx, x); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return err
 	}
 	_, err = setReceipt(tx, p, x, e, max(0, min(v.TS, now)))
 	return err
+}
+
+// unseenEvent stands for an event that was never seen here, of any room; every other has been
+// read after it.
+func unseenEvent(tx *store.Tx, x Receipt) (e store.Event, err error) {
+	if x.Event == "" || len(x.Event) > id.MaxLength {
+		return e, errcode.InvalidParam("the event id is too long, or empty")
+	}
+	_, seen, err := tx.Events.Find(x.Event)
+	if err == nil && seen {
+		err = errcode.NotFound("the event is not in the room")
+	}
+	return store.Event{ID: x.Event}, err
 }
 
 // readEvent finds the event that was read: it must be in the room's timeline and in the thread.
