@@ -339,6 +339,9 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 			return err
 		}
 		w.fresh = map[id.Event]*Event{create.ID: create}
+		if lacks != nil {
+			state = w.withNamed(state, auth)
+		}
 		if reason, err := w.denied(tx, join, auth, state); err != nil {
 			return err
 		} else if reason != nil {

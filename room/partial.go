@@ -84,6 +84,21 @@ func (w *writing) noteLacking(l *lacking, join store.EventNID) {
 	}
 }
 
+// withNamed is a partial state with the members that the join itself names: without the
+// invite of who joins, or whoever vouches for them, nobody could join by it. The server
+// that tells the state has let them in by these.
+func (w *writing) withNamed(state *StateMap, auth []*Event) *StateMap {
+	for _, ev := range auth {
+		if _, member := store.IsMemberKey(ev.Key); !member || !ev.IsState || ev.Flags&store.Rejected != 0 || ev.Room != w.head.NID {
+			continue
+		}
+		if _, told := state.Get(ev.Key); !told {
+			state = state.Set(ev.Key, ev.NID)
+		}
+	}
+	return state
+}
+
 // withLocals is a partial state with what is known of users here from an earlier time
 // in the room: nobody knows better.
 func (w *writing) withLocals(tx *store.Tx, state *StateMap) (*StateMap, error) {

@@ -383,3 +383,36 @@ func TestALargeStateIsStoredInTheOrderOfItsAuthEvents(t *testing.T) {
 	g.complete()
 	g.wantState(joined)
 }
+
+// The invite of who joins is a membership: it is no part of a state without members.
+func TestWhoIsInvitedJoinsARoomWithAPartialState(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.local(event.TypeJoinRules, `{"join_rule":"invite"}`)
+		levels := fmt.Sprintf(`{"users":{%q:100},"invite":0}`, alice)
+		if g.v.PrivilegedCreators {
+			levels = `{"invite":0}`
+		}
+		g.local("m.room.power_levels", levels)
+		invite := g.build(remoteCharlie, event.TypeMember, ptr(string(guestBob)), `{"membership":"invite"}`, g.newest())
+		g.deliver(invite)
+		joined := g.join(guestBob)
+		g.complete()
+		g.wantState(joined)
+	})
+}
+
+func TestSomebodyVouchesForWhoJoinsARoomWithAPartialState(t *testing.T) {
+	p := newPeer(t, storetest.Open(t, nil), "11")
+	space, err := p.e.Create(t.Context(), room.Creation{Creator: alice, Version: "11", Preset: "public_chat"})
+	p.must(err)
+	p.local("m.room.name", `{"name":"n"}`)
+	p.local(event.TypeJoinRules, fmt.Sprintf(`{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":%q}]}`, space))
+	g := p.guest()
+	p.room, space = space, p.room
+	p.learn()
+	p.deliver(p.member(guestBob, "join", p.newest()))
+	p.room = space
+	joined := g.join(guestBob)
+	g.complete()
+	g.wantState(joined)
+}
