@@ -158,9 +158,11 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		return reason, nil
 	}
 	// 6: not for what is missing in the history, which is not news.
-	late, err := w.isLate(tx, ev.PDU)
-	if err != nil {
-		return nil, err
+	late := en.late
+	if !en.again {
+		if late, err = w.isLate(tx, ev.PDU); err != nil {
+			return nil, err
+		}
 	}
 	if !late {
 		if reason, err = w.deniedNow(tx, ev.PDU); err == nil && reason == nil {
@@ -267,7 +269,9 @@ func (w *writing) stateOfPrev(tx *store.Tx, prev []*Event, missing []id.Event, o
 		states = append(states, m)
 	}
 	for _, name := range missing {
-		states = append(states, others[name])
+		if m := others[name]; m != untold {
+			states = append(states, m)
+		}
 	}
 	if len(states) == 0 {
 		return newStateMap(nil), nil
@@ -459,7 +463,7 @@ func (w *writing) remaining(tx *store.Tx, prev []*Event) (left []*Event, behind 
 			}
 			if _, missed, err := tx.Gaps.Missing(w.head.NID, name); err != nil {
 				return nil, nil, err
-			} else if !missed && !slices.Contains(behind, name) && len(behind) < maxMissingPrev {
+			} else if (!missed || w.head.rewound) && !slices.Contains(behind, name) && len(behind) < maxMissingPrev {
 				behind = append(behind, name)
 			}
 		}

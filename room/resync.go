@@ -230,46 +230,63 @@ func (e *Engine) fetchWhole(ctx context.Context, server id.Server, h *Head) (*fe
 	return f, nil
 }
 
-// maxGapsSince bounds how many events that are missing since the join are asked about.
-const maxGapsSince = 20
+// maxStatesSince bounds how many states are asked for at gaps in the history since the join.
+const maxStatesSince = 50
 
-// fetchSince fetches the states at gaps in the history since the join. What cannot be
-// had is done without.
+// fetchSince fetches the states after events that are missing in the history since the
+// join: from the server that tells the rest, else from whoever made what comes after.
+// What cannot be had is done without.
 func (e *Engine) fetchSince(ctx context.Context, server id.Server, v *roomversion.Version, join *Event, f *fetched) error {
-	var missing []id.Event
-	err := e.store.View(ctx, func(tx *store.Tx) error {
-		last, err := tx.ReadPosition()
-		if err != nil {
-			return err
-		}
-		gaps, err := tx.Gaps.Down(join.Room, join.Position, last, maxGapsSince)
-		if err != nil {
-			return err
-		}
-		for _, g := range gaps {
-			names, err := tx.Gaps.MissingAt(g.Room, g.Position, maxPrevEvents)
-			if err != nil {
-				return err
-			}
-			missing = append(missing, names...)
-		}
-		return nil
-	})
+	missing, makers, err := e.missingSince(ctx, join)
 	if err != nil {
 		return err
 	}
-	for _, name := range missing {
+	for _, name := range missing[:min(len(missing), maxStatesSince)] {
 		if f.states[name] != nil {
 			continue
 		}
-		m, err := e.fetchStateAfter(ctx, server, v, join.PDU.Room, name)
-		if err != nil {
-			slog.DebugContext(ctx, "the state at a gap is not known", "event", name, "server", server, "error", err)
-			continue
+		servers := []id.Server{server}
+		if m := makers[name]; m != server && m != e.options.Server {
+			servers = append(servers, m)
 		}
-		f.states[name] = m
+		for _, s := range servers {
+			m, err := e.fetchStateAfter(ctx, s, v, join.PDU.Room, name)
+			if err == nil {
+				f.states[name] = m
+				break
+			}
+			slog.DebugContext(ctx, "the state at a gap is not known", "event", name, "server", s, "error", err)
+		}
 	}
 	return nil
+}
+
+// missingSince lists the events that are missing before those since the join, and the
+// servers that made the latter.
+func (e *Engine) missingSince(ctx context.Context, join *Event) (missing []id.Event, makers map[id.Event]id.Server, err error) {
+	makers = map[id.Event]id.Server{}
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		since, err := e.eventsSince(tx, join)
+		if err != nil {
+			return err
+		}
+		for _, ev := range since {
+			for _, name := range ev.PDU.PrevEvents {
+				if makers[name] != "" {
+					continue
+				}
+				known, ok, err := tx.Events.Know(name)
+				if err != nil {
+					return err
+				}
+				if !ok || known.Flags&store.Outlier != 0 {
+					missing, makers[name] = append(missing, name), ev.PDU.Sender.Server()
+				}
+			}
+		}
+		return nil
+	})
+	return missing, makers, err
 }
 
 // readMembers adds the members of a state.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"hearth/matrix/event"
@@ -57,9 +58,9 @@ func (w *writing) rewind(ctx context.Context, f *fetched) error {
 		if err != nil {
 			return err
 		}
-		base := w.head.State
+		late := ancestors(join, since)
 		for _, ev := range since {
-			if err := w.judgeAgain(ctx, tx, ev, f, base); err != nil {
+			if err := w.judgeAgain(ctx, tx, ev, f, late[ev.ID]); err != nil {
 				return fmt.Errorf("judge %s again: %w", ev.ID, err)
 			}
 		}
@@ -115,6 +116,13 @@ func (w *writing) rewindHead(tx *store.Tx, join *Event, told, met *StateMap, f *
 		return err
 	}
 	if err := w.head.servers.mostlyIn(h.servers); err != nil {
+		return err
+	}
+	last, err := tx.ReadPosition()
+	if err != nil {
+		return err
+	}
+	if w.gaps, err = tx.Gaps.Down(h.NID, join.Position, last, math.MaxInt32); err != nil {
 		return err
 	}
 	changes := told.Diff(met)
@@ -225,6 +233,12 @@ func (w *writing) commitRewind(tx *store.Tx, h *Head, join *Event, changes []sto
 	if err := tx.Events.Unshift(h.NID, join.Position); err != nil {
 		return err
 	}
+	w.sortGaps()
+	for _, g := range w.gaps {
+		if err := tx.Gaps.Drop(g); err != nil {
+			return fmt.Errorf("forget the gaps of %s: %w", h.ID, err)
+		}
+	}
 	for _, c := range changes {
 		if err := tx.State.Amend(h.NID, c.Key, h.StateVersion-1, c.Event); err != nil {
 			return fmt.Errorf("complete the state of %s: %w", h.ID, err)
@@ -254,14 +268,19 @@ func (w *writing) commitRewind(tx *store.Tx, h *Head, join *Event, changes []sto
 
 // since lists the events of the room after the join, each behind those before it.
 func (w *writing) since(tx *store.Tx, join *Event) ([]*Event, error) {
-	nids, err := tx.Events.Since(w.head.NID, store.Place{NID: join.NID, Position: join.Position})
+	return w.engine.eventsSince(tx, join)
+}
+
+// eventsSince lists them.
+func (e *Engine) eventsSince(tx *store.Tx, join *Event) ([]*Event, error) {
+	nids, err := tx.Events.Since(join.Room, store.Place{NID: join.NID, Position: join.Position}, join.StateBefore)
 	if err != nil {
 		return nil, err
 	}
 	byID := make(map[id.Event]*Event, len(nids))
 	pdus := make([]*event.PDU, 0, len(nids))
 	for chunk := range slices.Chunk(nids, snapshotChunk) {
-		events, err := w.engine.Events(tx, chunk)
+		events, err := e.Events(tx, chunk)
 		if err != nil {
 			return nil, err
 		}
@@ -277,20 +296,43 @@ func (w *writing) since(tx *store.Tx, join *Event) ([]*Event, error) {
 	return list, nil
 }
 
-// judgeAgain judges an event of the rewound room. It stays where it is in the timeline;
-// one that was not accepted before, and is now, comes at its end.
-func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *fetched, base *StateMap) error {
-	ev := &Event{Event: old.Event, PDU: old.PDU}
-	ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0
-	states := map[id.Event]*StateMap{}
-	for _, name := range old.PDU.PrevEvents {
-		if states[name] = f.states[name]; states[name] == nil {
-			states[name] = base // nobody could tell; the members at the join are close
+// ancestors are those events that come before the join by their prev_events, though
+// they arrived after it: they were missing in the history, and are no news.
+func ancestors(join *Event, since []*Event) map[id.Event]bool {
+	byID := make(map[id.Event]*Event, len(since))
+	for _, ev := range since {
+		byID[ev.ID] = ev
+	}
+	before := map[id.Event]bool{}
+	for queue := slices.Clone(join.PDU.PrevEvents); len(queue) > 0; queue = queue[1:] {
+		if ev := byID[queue[0]]; ev != nil && !before[ev.ID] {
+			before[ev.ID] = true
+			queue = append(queue, ev.PDU.PrevEvents...)
 		}
 	}
-	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position}
+	return before
+}
+
+// untold stands for a state that no server could tell.
+var untold = newStateMap(nil)
+
+// judgeAgain judges an event of the rewound room. It stays where it is in the timeline;
+// one that was not accepted before, and is now, comes at its end.
+func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *fetched, late bool) error {
+	ev := &Event{Event: old.Event, PDU: old.PDU}
+	ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0
+	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
+	states, placed, err := w.statesAgain(tx, old, f)
+	if err != nil {
+		return err
+	}
 	extremities := w.head.extremities
-	if _, err := w.judge(ctx, tx, arrival{pdu: old.PDU, states: states}, &en, &extremities); err != nil {
+	if placed {
+		_, err = w.judge(ctx, tx, arrival{pdu: old.PDU, states: states}, &en, &extremities)
+	} else {
+		err = w.judgeBeside(tx, &en)
+	}
+	if err != nil {
 		return err
 	}
 	if ev.Flags != 0 {
@@ -298,6 +340,44 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *f
 	}
 	w.fresh[ev.ID] = ev
 	return w.append(en, extremities)
+}
+
+// statesAgain are the states after those events before one that are not known here.
+// placed: the state after some event before it is known, which places it in the history,
+// as if it came after nothing else.
+func (w *writing) statesAgain(tx *store.Tx, old *Event, f *fetched) (states map[id.Event]*StateMap, placed bool, err error) {
+	states = map[id.Event]*StateMap{}
+	for _, name := range old.PDU.PrevEvents {
+		if states[name] = f.states[name]; states[name] != nil {
+			placed = true
+			continue
+		}
+		states[name] = untold
+		before, ok, err := w.find(tx, name)
+		if err != nil {
+			return nil, false, err
+		}
+		placed = placed || ok && before.Flags&store.Outlier == 0
+	}
+	return states, placed, nil
+}
+
+// judgeBeside makes an outlier of an event of which nobody could tell what came before
+// it. It is left until somebody tells more, as it would be if it arrived now.
+func (w *writing) judgeBeside(tx *store.Tx, en *entry) error {
+	auth, err := w.authEvents(tx, en.event.PDU)
+	if err != nil {
+		return err
+	}
+	reason, err := w.denied(tx, en.event.PDU, auth, nil)
+	if err != nil {
+		return err
+	}
+	en.auth, en.event.Flags = w.edges(auth), store.Outlier
+	if reason != nil {
+		en.event.Flags |= store.Rejected
+	}
+	return nil
 }
 
 // commitAgain keeps in step with an event's new verdict what hangs on it.
@@ -309,9 +389,68 @@ func (w *writing) commitAgain(tx *store.Tx, en *entry, row store.Event) error {
 	}
 	switch {
 	case en.position != 0:
-		return tx.Gaps.SetState(row.Room, en.position, row.StateBefore)
+		return w.commitGapAgain(tx, en, row)
 	case en.was == 0: // clients have it, but it is no part of the history any more
 		return errors.Join(tx.Relations.Redact(row.NID), tx.Search.Delete(row.NID))
 	}
 	return nil
+}
+
+// commitGapAgain notes what is missing before an event that stays in its place. What is
+// fetched of it goes where positions were kept free for it, or for what was missing before
+// an older event that has no place any more.
+func (w *writing) commitGapAgain(tx *store.Tx, en *entry, row store.Event) error {
+	if len(en.gap) == 0 {
+		return nil
+	}
+	if g, ok := w.free.take(row.Position); ok {
+		g.Position, g.StateBefore = row.Position, row.StateBefore
+		if err := tx.Gaps.Insert(g); err != nil {
+			return err
+		}
+	}
+	for _, missing := range en.gap {
+		if err := tx.Gaps.Miss(row.Room, missing, row.Position); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freeGaps are the places that were kept free for what is missing since a join.
+type freeGaps struct {
+	own   map[int64]store.Gap // before events that stay in their place, by their positions
+	spare []store.Gap         // newest first
+}
+
+// sortGaps says which gaps stay with the event that they are before.
+func (w *writing) sortGaps() {
+	missing := map[int64]bool{}
+	for _, en := range w.entries {
+		if en.position != 0 && len(en.gap) > 0 {
+			missing[en.position] = true
+		}
+	}
+	w.free = freeGaps{own: map[int64]store.Gap{}}
+	for _, g := range w.gaps {
+		if missing[g.Position] {
+			w.free.own[g.Position] = g
+		} else {
+			w.free.spare = append(w.free.spare, g)
+		}
+	}
+}
+
+// take takes the gap for what is missing before the event at a position.
+func (f *freeGaps) take(position int64) (store.Gap, bool) {
+	if g, ok := f.own[position]; ok {
+		return g, true
+	}
+	i := slices.IndexFunc(f.spare, func(g store.Gap) bool { return g.Position <= position })
+	if i < 0 {
+		return store.Gap{}, false
+	}
+	g := f.spare[i]
+	f.spare = slices.Delete(f.spare, i, i+1)
+	return g, true
 }

@@ -60,6 +60,9 @@ type writing struct {
 	from  int64
 	// takes is how many positions first takes.
 	takes int64
+	// gaps are those since the join of a room that is rewound; they are noted anew.
+	gaps []store.Gap
+	free freeGaps
 	// also holds further writes that belong to the same commit.
 	also []func(*store.Tx) error
 }
@@ -84,6 +87,8 @@ type entry struct {
 	// again: the event was judged before, while the room's state was partial, as was.
 	again bool
 	was   store.EventFlags
+	// late: it is known to come before what the room's state is of.
+	late bool
 }
 
 // placed says whether the event joins the timeline.

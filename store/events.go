@@ -85,7 +85,8 @@ const (
 	renumberEvent  = `UPDATE events SET event_nid = $2 WHERE event_nid = $1`
 	renumberMember = `UPDATE room_members SET event_nid = $2 WHERE room_nid = $3 AND event_nid = $1`
 	sinceJoin      = `SELECT event_nid FROM events WHERE room_nid = $1 AND flags % 2 = 0 AND event_nid <> $3
-		AND (position > $2 OR position IS NULL AND event_nid > $3) ORDER BY event_nid`
+		AND (position > $2 OR position IS NULL AND current_state IS NULL AND (state_before >= $4
+		OR state_before < 0 AND (SELECT o.version FROM state_overlays o WHERE o.overlay_nid = -state_before) >= $4)) ORDER BY event_nid`
 	unshift       = `DELETE FROM state_shifts WHERE room_nid = $1 AND position > $2`
 	insertShift   = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
 	insertWaiting = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
@@ -310,9 +311,10 @@ func (t Events) Unshift(room RoomNID, after int64) error {
 }
 
 // Since lists the events of a room that came after one, its place given: those of the
-// timeline, and those that were not accepted. Outliers are left out.
-func (t Events) Since(room RoomNID, p Place) ([]EventNID, error) {
-	return list(t.tx, value[int64], sinceJoin, room, p.Position, p.NID)
+// timeline, and those that were not accepted, which are told from earlier ones by the
+// version of the state that they met. Outliers are left out.
+func (t Events) Since(room RoomNID, p Place, version int64) ([]EventNID, error) {
+	return list(t.tx, value[int64], sinceJoin, room, p.Position, p.NID, version)
 }
 
 // AwaitTarget notes a redaction whose target is not known yet.

@@ -15,20 +15,20 @@ type Gap struct {
 }
 
 const (
-	gapColumns   = `room_nid, position, next, floor, state_before`
-	insertGap    = `INSERT INTO timeline_gaps (` + gapColumns + `) VALUES ($1, $2, $3, $4, $5)`
-	getGap       = `SELECT ` + gapColumns + ` FROM timeline_gaps WHERE room_nid = $1 AND position = $2`
-	gapsDown     = `SELECT ` + gapColumns + ` FROM timeline_gaps WHERE room_nid = $1 AND position > $2 AND position <= $3 ORDER BY position DESC LIMIT $4`
-	moveGap      = `UPDATE timeline_gaps SET position = $3, next = $4 WHERE room_nid = $1 AND position = $2`
-	moveGapState = `UPDATE timeline_gaps SET state_before = $3 WHERE room_nid = $1 AND position = $2`
-	deleteGap    = `DELETE FROM timeline_gaps WHERE room_nid = $1 AND position = $2`
+	gapColumns = `room_nid, position, next, floor, state_before`
+	insertGap  = `INSERT INTO timeline_gaps (` + gapColumns + `) VALUES ($1, $2, $3, $4, $5)`
+	getGap     = `SELECT ` + gapColumns + ` FROM timeline_gaps WHERE room_nid = $1 AND position = $2`
+	gapsDown   = `SELECT ` + gapColumns + ` FROM timeline_gaps WHERE room_nid = $1 AND position > $2 AND position <= $3 ORDER BY position DESC LIMIT $4`
+	moveGap    = `UPDATE timeline_gaps SET position = $3, next = $4 WHERE room_nid = $1 AND position = $2`
+	deleteGap  = `DELETE FROM timeline_gaps WHERE room_nid = $1 AND position = $2`
 
 	insertExtremity = `INSERT INTO backward_extremities (room_nid, event_key, position) VALUES ($1, $2, $3)
 		ON CONFLICT (room_nid, event_key) DO NOTHING`
-	findExtremity   = `SELECT position FROM backward_extremities WHERE room_nid = $1 AND event_key = $2`
-	deleteExtremity = `DELETE FROM backward_extremities WHERE room_nid = $1 AND event_key = $2`
-	moveExtremities = `UPDATE backward_extremities SET position = $3 WHERE room_nid = $1 AND position = $2`
-	extremitiesOf   = `SELECT event_key FROM backward_extremities WHERE room_nid = $1 AND position = $2 LIMIT $3`
+	findExtremity     = `SELECT position FROM backward_extremities WHERE room_nid = $1 AND event_key = $2`
+	deleteExtremities = `DELETE FROM backward_extremities WHERE room_nid = $1 AND position = $2`
+	deleteExtremity   = `DELETE FROM backward_extremities WHERE room_nid = $1 AND event_key = $2`
+	moveExtremities   = `UPDATE backward_extremities SET position = $3 WHERE room_nid = $1 AND position = $2`
+	extremitiesOf     = `SELECT event_key FROM backward_extremities WHERE room_nid = $1 AND position = $2 LIMIT $3`
 )
 
 func scanGap(r scanner) (g Gap, err error) {
@@ -62,15 +62,18 @@ func (t Gaps) Move(g Gap, position, next int64) error {
 	return err
 }
 
-// SetState gives a gap another state, if there is one before the event at a position.
-func (t Gaps) SetState(room RoomNID, position, stateBefore int64) error {
-	_, err := t.tx.exec(moveGapState, room, position, stateBefore)
-	return err
-}
-
 // Delete takes a gap away: nothing is missing there any more.
 func (t Gaps) Delete(g Gap) error {
 	_, err := t.tx.exec(deleteGap, g.Room, g.Position)
+	return err
+}
+
+// Drop takes a gap away with what is missing there.
+func (t Gaps) Drop(g Gap) error {
+	if err := t.Delete(g); err != nil {
+		return err
+	}
+	_, err := t.tx.exec(deleteExtremities, g.Room, g.Position)
 	return err
 }
 

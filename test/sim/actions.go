@@ -88,10 +88,27 @@ func (w *World) propose(s *Server, p room.Proposal) error {
 	w.note("%s sends %s %s: %s %v", p.Sender, p.Type, p.Content, sent, err)
 	w.wantTold(err, fmt.Sprintf("%s sends %s", p.Sender, p.Type))
 	if err == nil {
-		w.acked = append(w.acked, ack{sent, s, time.Now()})
+		w.acked = append(w.acked, ack{sent, s, s.madeAt(sent)})
 	}
 	w.watchResidence()
 	return err
+}
+
+// madeAt is when an event of the server was made: state that is set again as it is makes
+// no new one.
+func (s *Server) madeAt(name id.Event) (at time.Time) {
+	s.w.must(s.store.View(s.w.ctx, func(tx *store.Tx) error {
+		row, _, err := tx.Events.Know(name)
+		if err != nil {
+			return err
+		}
+		events, err := s.engine.Events(tx, []store.EventNID{row.NID})
+		if err == nil {
+			at = time.UnixMilli(events[0].PDU.OriginServerTS)
+		}
+		return err
+	}))
+	return at
 }
 
 func (w *World) say(s *Server, user id.User) error {
