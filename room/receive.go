@@ -427,14 +427,24 @@ func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomv
 	return nil, err
 }
 
-// fetchStateAfter asks a server for the state after an event. What of it is not here
-// is fetched and kept as outliers.
+// fetchStateAfter asks a server for the state after an event.
 func (e *Engine) fetchStateAfter(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (*StateMap, error) {
+	return e.fetchStateAt(ctx, from, v, room, at, []id.Event{at})
+}
+
+// fetchStateBefore asks a server for the state that an event met.
+func (e *Engine) fetchStateBefore(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (*StateMap, error) {
+	return e.fetchStateAt(ctx, from, v, room, at, nil)
+}
+
+// fetchStateAt asks a server for the state that an event met, and adds the change of the
+// event itself if that is wanted. What of it is not here is fetched and kept as outliers.
+func (e *Engine) fetchStateAt(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event, own []id.Event) (*StateMap, error) {
 	state, chain, err := e.options.Network.GetRoomStateIDs(ctx, from, room, at)
 	if err != nil {
 		return nil, err
 	}
-	wanted := append(append(slices.Clone(state), chain...), at)
+	wanted := slices.Concat(state, chain, own)
 	missing, err := e.unknown(ctx, wanted, true)
 	if err != nil {
 		return nil, err
@@ -450,7 +460,7 @@ func (e *Engine) fetchStateAfter(ctx context.Context, from id.Server, v *roomver
 	if err := e.fetchOutliers(ctx, from, v, room, missing); err != nil {
 		return nil, err
 	}
-	m, err := e.stateOf(ctx, room, append(state, at))
+	m, err := e.stateOf(ctx, room, append(state, own...))
 	if err != nil {
 		return nil, err
 	}

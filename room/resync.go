@@ -200,7 +200,7 @@ func (e *Engine) tellers(ctx context.Context, h *Head) ([]id.Server, error) {
 func (e *Engine) fetchWhole(ctx context.Context, server id.Server, h *Head) (*fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	f := &fetched{partial: h.Partial, states: map[id.Event]*StateMap{}, members: map[store.EventNID]memberChange{}}
+	f := &fetched{partial: h.Partial, states: map[id.Event]*StateMap{}, before: map[id.Event]*StateMap{}, members: map[store.EventNID]memberChange{}}
 	var join *Event
 	err := e.store.View(ctx, func(tx *store.Tx) error {
 		events, err := e.Events(tx, []store.EventNID{h.Partial.Join})
@@ -222,49 +222,46 @@ func (e *Engine) fetchWhole(ctx context.Context, server id.Server, h *Head) (*fe
 	if err := e.fetchSince(ctx, server, h.Version, join, f); err != nil {
 		return nil, err
 	}
-	for _, m := range f.states {
-		if err := e.readMembers(ctx, m, f.members); err != nil {
-			return nil, err
+	for _, told := range []map[id.Event]*StateMap{f.states, f.before} {
+		for _, m := range told {
+			if err := e.readMembers(ctx, m, f.members); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return f, nil
 }
 
-// maxStatesSince bounds how many states are asked for at gaps in the history since the join.
-const maxStatesSince = 50
+// maxGapsSince bounds at how many gaps in the history since the join states are asked for.
+const maxGapsSince = 50
 
-// fetchSince fetches the states after events that are missing in the history since the
-// join: from the server that tells the rest, else from whoever made what comes after.
-// What cannot be had is done without.
+// fetchSince fetches the states at gaps in the history since the join: from the server that
+// tells the rest, else from whoever made what comes after. What cannot be had is done without.
 func (e *Engine) fetchSince(ctx context.Context, server id.Server, v *roomversion.Version, join *Event, f *fetched) error {
-	missing, makers, err := e.missingSince(ctx, join)
+	gaps, err := e.gapsSince(ctx, join)
 	if err != nil {
 		return err
 	}
-	for _, name := range missing[:min(len(missing), maxStatesSince)] {
-		if f.states[name] != nil {
-			continue
-		}
+	for _, p := range gaps[:min(len(gaps), maxGapsSince)] {
 		servers := []id.Server{server}
-		if m := makers[name]; m != server && m != e.options.Server {
-			servers = append(servers, m)
+		if maker := p.Sender.Server(); maker != server && maker != e.options.Server {
+			servers = append(servers, maker)
 		}
 		for _, s := range servers {
-			m, err := e.fetchStateAfter(ctx, s, v, join.PDU.Room, name)
+			// What is missing before the event may be missing there too.
+			m, err := e.fetchStateBefore(ctx, s, v, p.Room, p.ID)
 			if err == nil {
-				f.states[name] = m
+				f.before[p.ID] = m
 				break
 			}
-			slog.DebugContext(ctx, "the state at a gap is not known", "event", name, "server", s, "error", err)
+			slog.DebugContext(ctx, "the state at a gap is not known", "event", p.ID, "server", s, "error", err)
 		}
 	}
 	return nil
 }
 
-// missingSince lists the events that are missing before those since the join, and the
-// servers that made the latter.
-func (e *Engine) missingSince(ctx context.Context, join *Event) (missing []id.Event, makers map[id.Event]id.Server, err error) {
-	makers = map[id.Event]id.Server{}
+// gapsSince lists the events since the join before which some are missing.
+func (e *Engine) gapsSince(ctx context.Context, join *Event) (gaps []*event.PDU, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		since, err := e.eventsSince(tx, join)
 		if err != nil {
@@ -272,21 +269,19 @@ func (e *Engine) missingSince(ctx context.Context, join *Event) (missing []id.Ev
 		}
 		for _, ev := range since {
 			for _, name := range ev.PDU.PrevEvents {
-				if makers[name] != "" {
-					continue
-				}
 				known, ok, err := tx.Events.Know(name)
 				if err != nil {
 					return err
 				}
 				if !ok || known.Flags&store.Outlier != 0 {
-					missing, makers[name] = append(missing, name), ev.PDU.Sender.Server()
+					gaps = append(gaps, ev.PDU)
+					break
 				}
 			}
 		}
 		return nil
 	})
-	return missing, makers, err
+	return gaps, err
 }
 
 // readMembers adds the members of a state.

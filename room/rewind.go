@@ -16,9 +16,10 @@ import (
 // fetched is what was fetched to make a partial state whole.
 type fetched struct {
 	partial store.Partial
-	// states are those after events that are not known here: the ones before the join,
-	// and of those missing since the ones that could be had.
-	states map[id.Event]*StateMap
+	// states are those after the events before the join. before are those that events
+	// since then met of which not all is known that comes before, as far as they could
+	// be had.
+	states, before map[id.Event]*StateMap
 	// members are those of the states, by their events.
 	members map[store.EventNID]memberChange
 }
@@ -322,7 +323,7 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *f
 	ev := &Event{Event: old.Event, PDU: old.PDU}
 	ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0
 	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
-	states, placed, err := w.statesAgain(tx, old, f)
+	states, placed, err := w.statesAgain(tx, old, f, late)
 	if err != nil {
 		return err
 	}
@@ -345,10 +346,17 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *f
 // statesAgain are the states after those events before one that are not known here.
 // placed: the state after some event before it is known, which places it in the history,
 // as if it came after nothing else.
-func (w *writing) statesAgain(tx *store.Tx, old *Event, f *fetched) (states map[id.Event]*StateMap, placed bool, err error) {
+func (w *writing) statesAgain(tx *store.Tx, old *Event, f *fetched, late bool) (states map[id.Event]*StateMap, placed bool, err error) {
 	states = map[id.Event]*StateMap{}
+	placed = len(old.PDU.PrevEvents) == 0
 	for _, name := range old.PDU.PrevEvents {
-		if states[name] = f.states[name]; states[name] != nil {
+		if states[name] = f.before[old.ID]; states[name] == nil {
+			states[name] = f.states[name]
+		}
+		if states[name] == nil && late {
+			states[name] = w.head.past[0].state // close enough: nothing rests on it
+		}
+		if states[name] != nil {
 			placed = true
 			continue
 		}
