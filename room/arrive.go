@@ -19,7 +19,7 @@ type arrival struct {
 	pdu    *event.PDU
 	origin id.Server // who handed it over
 	// states are what other servers say of the state after those of its prev_events
-	// that are not known here, and of nothing else.
+	// that are not known here, or whose state here may lack members, and of nothing else.
 	states map[id.Event]*StateMap
 	// forward: the other servers in the room are to be told of it.
 	forward bool
@@ -262,9 +262,12 @@ func (w *writing) stateOfPrev(tx *store.Tx, prev []*Event, missing []id.Event, o
 	}
 	var states []*StateMap
 	for _, p := range prev {
-		m, err := w.engine.stateAfter(tx, w.head, p)
-		if err != nil {
-			return nil, err
+		m := others[p.ID]
+		if m == nil {
+			var err error
+			if m, err = w.engine.stateAfter(tx, w.head, p); err != nil {
+				return nil, err
+			}
 		}
 		states = append(states, m)
 	}

@@ -260,23 +260,21 @@ func (e *Engine) fetchSince(ctx context.Context, server id.Server, v *roomversio
 	return nil
 }
 
-// gapsSince lists the events since the join before which some are missing.
+// gapsSince lists the events since the join before which some are missing, or known only
+// from an earlier time in the room.
 func (e *Engine) gapsSince(ctx context.Context, join *Event) (gaps []*event.PDU, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		since, err := e.eventsSince(tx, join)
 		if err != nil {
 			return err
 		}
+		whole := map[id.Event]bool{join.ID: true}
 		for _, ev := range since {
-			for _, name := range ev.PDU.PrevEvents {
-				known, ok, err := tx.Events.Know(name)
-				if err != nil {
-					return err
-				}
-				if !ok || known.Flags&store.Outlier != 0 {
-					gaps = append(gaps, ev.PDU)
-					break
-				}
+			whole[ev.ID] = true
+		}
+		for _, ev := range since {
+			if slices.ContainsFunc(ev.PDU.PrevEvents, func(name id.Event) bool { return !whole[name] }) {
+				gaps = append(gaps, ev.PDU)
 			}
 		}
 		return nil

@@ -61,7 +61,7 @@ func (w *writing) rewind(ctx context.Context, f *fetched) error {
 		}
 		late := ancestors(join, since)
 		for _, ev := range since {
-			if err := w.judgeAgain(ctx, tx, ev, f, late[ev.ID]); err != nil {
+			if err := w.judgeAgain(ctx, tx, join, ev, f, late[ev.ID]); err != nil {
 				return fmt.Errorf("judge %s again: %w", ev.ID, err)
 			}
 		}
@@ -319,11 +319,11 @@ var untold = newStateMap(nil)
 
 // judgeAgain judges an event of the rewound room. It stays where it is in the timeline;
 // one that was not accepted before, and is now, comes at its end.
-func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *fetched, late bool) error {
+func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event, f *fetched, late bool) error {
 	ev := &Event{Event: old.Event, PDU: old.PDU}
 	ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0
 	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
-	states, placed, err := w.statesAgain(tx, old, f, late)
+	states, placed, err := w.statesAgain(tx, join, old, f, late)
 	if err != nil {
 		return err
 	}
@@ -343,29 +343,34 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, old *Event, f *f
 	return w.append(en, extremities)
 }
 
-// statesAgain are the states after those events before one that are not known here.
+// statesAgain are the states after those events before one that are not known here, or
+// only from an earlier time in the room, whose states may never have become whole.
 // placed: the state after some event before it is known, which places it in the history,
 // as if it came after nothing else.
-func (w *writing) statesAgain(tx *store.Tx, old *Event, f *fetched, late bool) (states map[id.Event]*StateMap, placed bool, err error) {
+func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late bool) (states map[id.Event]*StateMap, placed bool, err error) {
 	states = map[id.Event]*StateMap{}
 	placed = len(old.PDU.PrevEvents) == 0
 	for _, name := range old.PDU.PrevEvents {
-		if states[name] = f.before[old.ID]; states[name] == nil {
-			states[name] = f.states[name]
-		}
-		if states[name] == nil && late {
-			states[name] = w.head.past[0].state // close enough: nothing rests on it
-		}
-		if states[name] != nil {
-			placed = true
-			continue
-		}
-		states[name] = untold
 		before, ok, err := w.find(tx, name)
 		if err != nil {
 			return nil, false, err
 		}
-		placed = placed || ok && before.Flags&store.Outlier == 0
+		known := ok && before.Flags&store.Outlier == 0
+		switch {
+		case known && (name == join.ID || w.fresh[name] != nil):
+			placed = true
+			continue
+		case f.before[old.ID] != nil:
+			states[name], placed = f.before[old.ID], true
+		case known: // from an earlier time in the room
+			placed = true
+		case f.states[name] != nil:
+			states[name], placed = f.states[name], true
+		case late:
+			states[name], placed = w.head.past[0].state, true // nothing rests on it
+		default:
+			states[name] = untold
+		}
 	}
 	return states, placed, nil
 }
