@@ -127,3 +127,37 @@ func TestPresenceOfOtherServers(t *testing.T) {
 		}
 	})
 }
+
+// While the members of a room are fetched that was joined by way of another server, any user of
+// a server in it may be one, and may have read events of before.
+func TestWhoMayBeInARoomTypesAndReads(t *testing.T) {
+	w := newWorld(t)
+	r := w.share(alice)
+	typing, receipts := ephemeral.NewTyping(w.store, w.hub), ephemeral.NewReceipts(w.store)
+	try := func() (typed, read bool) {
+		typed = typing.Receive(t.Context(), dora, r, true) == nil
+		w.must(receipts.Receive(t.Context(), r, []ephemeral.Received{{User: dora, Event: "$before", TS: 1}}))
+		w.view(func(tx *store.Tx) error {
+			all, err := tx.Receipts.InRoom(w.roomNID(r), w.nid(alice), 0, 1<<60)
+			read = len(all) == 1 && all[0].Event == "$before"
+			return err
+		})
+		return typed, read
+	}
+	if typed, read := try(); typed || read {
+		t.Errorf("a stranger types %t, reads %t", typed, read)
+	}
+	w.must(w.store.Update(t.Context(), func(tx *store.Tx) error {
+		nid, err := tx.IDs.Server(dora.Server())
+		if err != nil {
+			return err
+		}
+		if err := tx.RoomServers.Tell(w.roomNID(r), nid); err != nil {
+			return err
+		}
+		return tx.Rooms.SetPartial(w.roomNID(r), store.Partial{Version: 1, Join: 1, Via: dora.Server()})
+	}))
+	if typed, read := try(); !typed || !read {
+		t.Errorf("a possible member types %t, reads %t", typed, read)
+	}
+}
