@@ -117,7 +117,7 @@ func (w *writing) withLocals(tx *store.Tx, state *StateMap) (*StateMap, error) {
 	return state, nil
 }
 
-// learn adds members to a partial state of whom it has nothing, from the auth events of
+// learn adds members to a partial state of whom it never had anything, from the auth events of
 // an event that arrives. Who sent that event claims no more than they have to prove
 // once the state is whole.
 func (w *writing) learn(tx *store.Tx, auth []*Event) error {
@@ -129,6 +129,11 @@ func (w *writing) learn(tx *store.Tx, auth []*Event) error {
 	for _, ev := range auth {
 		if _, ok := w.head.State.Get(ev.Key); ok || !w.isBelieved(ev) {
 			continue
+		}
+		if log, err := tx.State.History(w.head.NID, ev.Key); err != nil {
+			return err
+		} else if len(log) > 0 && log[len(log)-1].Version >= w.head.Partial.Version {
+			continue // the state has lost the membership since the join
 		}
 		c, err := w.snapshotChange(tx, store.StateEntry{Key: ev.Key, Event: ev.NID}, nil, ev.PDU, servers)
 		if err != nil {

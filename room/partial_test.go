@@ -416,3 +416,32 @@ func TestSomebodyVouchesForWhoJoinsARoomWithAPartialState(t *testing.T) {
 	g.complete()
 	g.wantState(joined)
 }
+
+// What is sent to a server that was not in the room yet can arrive after its join. It is
+// old all the same: the state stays that of the join, which knew it.
+func TestWhatComesBeforeAPartialJoinIsOldWhenItArrivesLater(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		const mallory = id.User("@alice:elsewhere.example")
+		g.deliver(g.member(mallory, "join", g.newest()))
+		said := g.build(mallory, "m.room.message", nil, `{"body":"said"}`, g.newest())
+		g.deliver(said)
+		topic := g.events[g.local("m.room.topic", `{"topic":"x"}`)]
+		g.deliver(g.member(mallory, "leave", topic.ID))
+		last := g.say("last", g.newest())
+		g.deliver(last)
+		joined := g.join(guestBob)
+		g.receive(said, topic, last)
+		g.complete()
+		g.wantState(joined)
+		h, _, err := g.e.Head(t.Context(), g.room)
+		g.must(err)
+		if len(h.Extremities) != 1 {
+			t.Errorf("there are %d extremities", len(h.Extremities))
+		}
+		for _, ev := range []*event.PDU{said, topic, last} {
+			if _, err := g.e.ServeState(t.Context(), guestServer, g.room, ev.ID); err != nil {
+				t.Errorf("%s is not part of the history: %v", ev.Type, err)
+			}
+		}
+	})
+}
