@@ -64,6 +64,9 @@ func (w *writing) noteLacking(l *lacking, join store.EventNID) {
 	h := *w.head
 	was := h.Partial
 	h.Partial = store.Partial{}
+	if was.Version != 0 {
+		h.servers = h.servers.untold() // it may be long ago that they were told
+	}
 	if l != nil {
 		h.Partial = store.Partial{Version: h.StateVersion, Join: join, Via: l.via}
 		h.servers = h.servers.told(l.servers)
@@ -72,6 +75,9 @@ func (w *writing) noteLacking(l *lacking, join store.EventNID) {
 	switch {
 	case l != nil:
 		w.first = append(w.first, func(tx *store.Tx, _ int64) error {
+			if err := tx.RoomServers.Untell(h.NID); err != nil {
+				return err
+			}
 			for _, nid := range l.servers {
 				if err := tx.RoomServers.Tell(h.NID, nid); err != nil {
 					return fmt.Errorf("note servers in %s: %w", h.ID, err)
@@ -302,6 +308,9 @@ func errPartial(room id.Room) error {
 
 // becomeWhole notes that the state has all members. The last to be written.
 func (w *writing) becomeWhole(tx *store.Tx) error {
+	if err := tx.RoomServers.Untell(w.head.NID); err != nil {
+		return err
+	}
 	if err := tx.Rooms.SetWhole(w.head.NID, tx.Position()); err != nil {
 		return err
 	}

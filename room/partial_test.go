@@ -445,3 +445,15 @@ func TestWhatComesBeforeAPartialJoinIsOldWhenItArrivesLater(t *testing.T) {
 		}
 	})
 }
+
+// Which servers are in a room was told to somebody who has left it: it is forgotten.
+func TestARoomThatNobodyIsInAnyMoreHasNoServersThatWereTold(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.refuse[storetest.Server], g.refuse[elsewhere] = true, true
+		g.join(guestBob)
+		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
+		if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || !whole {
+			t.Errorf("the state is whole: %t, %v", whole, err)
+		}
+	}) // the guest's store is checked in the end
+}

@@ -140,7 +140,7 @@ func (w *writing) giveUp() error {
 		return nil
 	}
 	h := *w.head
-	h.Partial = store.Partial{}
+	h.Partial, h.servers = store.Partial{}, h.servers.untold()
 	w.head = &h
 	w.also = append(w.also, func(tx *store.Tx) error {
 		tx.NextPosition()

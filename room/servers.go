@@ -79,6 +79,17 @@ func (s *servers) told(names []store.ServerNID) *servers {
 	return next
 }
 
+// untold is the servers without what another server said.
+func (s *servers) untold() *servers {
+	next := &servers{}
+	for _, c := range s.list {
+		if c.Told = false; isIn(c) {
+			next.list = append(next.list, c)
+		}
+	}
+	return next
+}
+
 // mostlyIn refuses a state in which half of the servers are missing that are told to be
 // in the room: who tells it keeps members back.
 func (s *servers) mostlyIn(state *servers) error {

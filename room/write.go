@@ -178,15 +178,16 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 			e.events.Set(en.event.NID, en.event)
 		}
 	}
+	// Whoever learns of the commit finds the new head.
+	r.reading.Lock()
 	pending := e.store.Enqueue(w.commit)
+	r.head, r.pending = w.head, pending
+	r.reading.Unlock()
 	for _, en := range w.entries {
 		if en.txn != nil {
 			r.inflight = append(r.inflight, inflight{*en.txn, en.event.ID, pending})
 		}
 	}
-	r.reading.Lock()
-	r.head, r.pending = w.head, pending
-	r.reading.Unlock()
 	return pending, nil
 }
 

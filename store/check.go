@@ -38,6 +38,15 @@ var invariants = []struct{ what, query string }{
 		OR r.invited_members <> (SELECT COUNT(*) FROM room_members m WHERE m.room_nid = r.room_nid AND m.membership = 2 AND ` + inState + `)
 		-- Where nobody here is in the room, what users here are told from outside takes the place of its state.
 		AND EXISTS (SELECT 1 FROM room_members m WHERE m.room_nid = r.room_nid AND m.is_local = 1 AND m.membership = 1)`},
+	{"a room's state is partial from a version or a join on that it does not have",
+		`SELECT r.room_id FROM rooms r WHERE r.partial_version <> 0 AND (r.partial_version > r.state_version
+		OR NOT EXISTS (SELECT 1 FROM events e WHERE e.event_nid = r.partial_join AND e.room_nid = r.room_nid AND e.position IS NOT NULL))`},
+	{"a room's count of a server's members is wrong",
+		`SELECT r.room_id FROM room_servers s JOIN rooms r ON r.room_nid = s.room_nid WHERE r.partial_version = 0 AND (s.told <> 0 OR s.joined <>
+		(SELECT COUNT(*) FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid WHERE m.room_nid = s.room_nid AND m.membership = 1 AND u.server_nid = s.server_nid))`},
+	{"a server with members in a room is not among its servers",
+		`SELECT r.room_id FROM room_members m JOIN user_ids u ON u.user_nid = m.user_nid JOIN rooms r ON r.room_nid = m.room_nid
+		WHERE m.membership = 1 AND NOT EXISTS (SELECT 1 FROM room_servers s WHERE s.room_nid = m.room_nid AND s.server_nid = u.server_nid)`},
 	{"a transaction names an event that is missing",
 		`SELECT CAST(t.event_nid AS TEXT) FROM event_transactions t WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.event_nid = t.event_nid)`},
 	{"a relation is of an event that is missing or redacted",

@@ -10,12 +10,14 @@ const (
 	dropRoomServer = `DELETE FROM room_servers WHERE room_nid = $1 AND server_nid = $2 AND joined <= 0 AND told = 0`
 	tellRoomServer = `INSERT INTO room_servers (room_nid, server_nid, joined, told) VALUES ($1, $2, 0, 1)
 		ON CONFLICT (room_nid, server_nid) DO UPDATE SET told = 1`
-	clearRoomServers = `DELETE FROM room_servers WHERE room_nid = $1`
-	serversOfRoom    = `SELECT server_nid FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
-	countsOfRoom     = `SELECT server_nid, joined, told FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
-	serverInRoom     = `SELECT 1 FROM room_servers WHERE room_nid = $1 AND server_nid = $2`
-	roomsOfServer    = `SELECT room_nid FROM room_servers WHERE server_nid = $1 ORDER BY room_nid`
-	serversOfSharers = `SELECT DISTINCT s.server_nid FROM room_servers s WHERE s.room_nid IN
+	untellRoomServers = `UPDATE room_servers SET told = 0 WHERE room_nid = $1`
+	dropUntold        = `DELETE FROM room_servers WHERE room_nid = $1 AND joined <= 0 AND told = 0`
+	clearRoomServers  = `DELETE FROM room_servers WHERE room_nid = $1`
+	serversOfRoom     = `SELECT server_nid FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
+	countsOfRoom      = `SELECT server_nid, joined, told FROM room_servers WHERE room_nid = $1 ORDER BY server_nid`
+	serverInRoom      = `SELECT 1 FROM room_servers WHERE room_nid = $1 AND server_nid = $2`
+	roomsOfServer     = `SELECT room_nid FROM room_servers WHERE server_nid = $1 ORDER BY room_nid`
+	serversOfSharers  = `SELECT DISTINCT s.server_nid FROM room_servers s WHERE s.room_nid IN
 		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1) ORDER BY s.server_nid`
 )
 
@@ -31,6 +33,15 @@ func (t RoomServers) Add(room RoomNID, server ServerNID, joined int64) error {
 // Tell notes that another server said that a server is in the room.
 func (t RoomServers) Tell(room RoomNID, server ServerNID) error {
 	_, err := t.tx.exec(tellRoomServer, room, server)
+	return err
+}
+
+// Untell forgets what another server said: only servers of known members are left.
+func (t RoomServers) Untell(room RoomNID) error {
+	if _, err := t.tx.exec(untellRoomServers, room); err != nil {
+		return err
+	}
+	_, err := t.tx.exec(dropUntold, room)
 	return err
 }
 
