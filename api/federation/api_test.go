@@ -496,6 +496,11 @@ func TestFilesForOtherServers(t *testing.T) {
 	if err != nil || w.Code != 200 || kind != "multipart/mixed" {
 		t.Fatalf("%d %s %v", w.Code, w.Header().Get("Content-Type"), err)
 	}
+	// Synapse 1.163 takes the first header of the file for its type.
+	file := w.Body.String()[strings.Index(w.Body.String(), "{}"):]
+	if at := strings.Index(file, "Content-Type:"); at < 0 || at > strings.Index(file, "Content-Disposition:") {
+		t.Errorf("the type is not the first that is said of the file: %q", file)
+	}
 	parts := multipart.NewReader(w.Body, parameters["boundary"])
 	var bodies []string
 	for {

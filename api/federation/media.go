@@ -2,11 +2,10 @@ package federation
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net/http"
-	"net/textproto"
 	"time"
 
 	"hearth/api/httpx"
@@ -79,33 +78,24 @@ func (a *API) getContentThumbnail(ctx context.Context, w http.ResponseWriter, _ 
 }
 
 // writeFile writes a file as the second of two parts; the first is for what may be
-// said of it one day.
+// said of it one day. The order of headers should say nothing, but Synapse (1.163)
+// takes the first header of the second part for the type, and then knows no name; so
+// the parts are not multipart.Writer's, which sorts the headers.
 // spec: server-server-api#get_matrixfederationv1mediadownloadmediaid
 func writeFile(w http.ResponseWriter, f *media.File) error {
-	parts := multipart.NewWriter(w)
-	w.Header().Set("Content-Type", "multipart/mixed; boundary="+parts.Boundary())
-	if err := writePart(parts, textproto.MIMEHeader{"Content-Type": {"application/json"}}, nil); err != nil {
-		return err
-	}
-	header := textproto.MIMEHeader{"Content-Type": {f.Type}, "Content-Disposition": {mediaapi.Disposition(f.Type, f.Name)}}
-	if err := writePart(parts, header, f); err != nil {
-		return err
-	}
-	return parts.Close()
-}
-
-// writePart writes a part; without a file it is an empty object.
-func writePart(parts *multipart.Writer, header textproto.MIMEHeader, f *media.File) error {
-	part, err := parts.CreatePart(header)
+	boundary := rand.Text()
+	w.Header().Set("Content-Type", "multipart/mixed; boundary="+boundary)
+	_, err := fmt.Fprintf(w, "--%[1]s\r\nContent-Type: application/json\r\n\r\n{}\r\n"+
+		"--%[1]s\r\nContent-Type: %[2]s\r\nContent-Disposition: %[3]s\r\n\r\n",
+		boundary, f.Type, mediaapi.Disposition(f.Type, f.Name))
 	if err == nil {
-		if f == nil {
-			_, err = io.WriteString(part, "{}")
-		} else {
-			_, err = io.Copy(part, f)
-		}
+		_, err = io.Copy(w, f)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(w, "\r\n--%s--\r\n", boundary)
 	}
 	if err != nil {
-		return fmt.Errorf("write part of a file: %w", err)
+		return fmt.Errorf("write parts of a file: %w", err)
 	}
 	return nil
 }
