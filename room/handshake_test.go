@@ -3,6 +3,7 @@ package room_test
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -516,6 +517,25 @@ func TestOnlyInvitesAreSigned(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Synapse 1.163 proposes events whose references mostly have no hashes.
+func TestARoomIsJoinedByReferencesWithoutHashes(t *testing.T) {
+	for _, version := range []string{"1", "2"} {
+		t.Run(version, func(t *testing.T) {
+			g := newPeer(t, storetest.Open(t, nil), version).guest()
+			g.proposes = func(raw string) string {
+				return regexp.MustCompile(`\{"sha256":"[^"]*"\}`).ReplaceAllString(raw, "{}")
+			}
+			g.join(guestBob)
+			g.want(event.TypeMember, string(guestBob), `{"membership":"join"}`)
+			all := timeline(t, g.peer.s, g.peer.e, g.room)
+			// Its own hash is all that the join can tell.
+			if join := string(all[len(all)-1].PDU.JSON); strings.Count(join, "sha256") != 1 || !strings.Contains(join, ",{}]") {
+				t.Errorf("the join claims hashes that nobody told: %s", join)
+			}
+		})
+	}
 }
 
 // CVE-2023-32323: an invite whose room state is huge blocked a server. CVE-2024-52815: one

@@ -187,6 +187,13 @@ func parseRefs(v *roomversion.Version, raws []jsontext.Value, most int) (refs []
 		if json.Unmarshal(raw, &pair) != nil || len(pair) != 2 || json.Unmarshal(pair[0], &ref.ID) != nil || json.Unmarshal(pair[1], &hashes) != nil {
 			return nil, malformed
 		}
+		// The hash is required, but Synapse (1.163) leaves most out. Nobody checks them,
+		// and without it we say that we do not know it.
+		// spec: rooms/v1#event-format
+		if hashes.SHA256 == "" {
+			refs = append(refs, ref)
+			continue
+		}
 		hash, err := signing.DecodeBase64(hashes.SHA256)
 		if err != nil || len(hash) != sha256.Size {
 			return nil, malformed

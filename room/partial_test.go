@@ -40,7 +40,9 @@ type guest struct {
 	asked  []id.Server
 	// keeps are servers that keep the members back from the states that they tell.
 	keeps map[id.Server]bool
-	stop  func()
+	// proposes alters the templates of joins, if it is there.
+	proposes func(raw string) string
+	stop     func()
 }
 
 func (p *peer) guest() *guest {
@@ -79,7 +81,11 @@ func (g *guest) start() {
 }
 
 func (g *guest) MakeMembership(ctx context.Context, _ id.Server, m store.Membership, r id.Room, u id.User, versions []string) (room.Template, error) {
-	return g.peer.e.MakeJoin(ctx, room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions})
+	t, err := g.peer.e.MakeJoin(ctx, room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions})
+	if g.proposes != nil {
+		t.Event = jsontext.Value(g.proposes(string(t.Event)))
+	}
+	return t, err
 }
 
 func (g *guest) SendJoin(ctx context.Context, _ id.Server, join *event.PDU, omit bool, each func(room.StatePart, jsontext.Value) error) (a room.JoinAnswer, err error) {

@@ -19,7 +19,7 @@ import (
 // Ref names another event in auth_events or prev_events.
 type Ref struct {
 	ID   id.Event
-	Hash [sha256.Size]byte // reference hash; only room versions 1 and 2 use it
+	Hash [sha256.Size]byte // reference hash, zero if not known; only room versions 1 and 2 use it
 }
 
 // Ref is how other events refer to this one.
@@ -179,6 +179,10 @@ func appendRefs(dst []byte, v *roomversion.Version, refs []Ref) []byte {
 			continue
 		}
 		dst = canonical.AppendString(append(dst, '['), r.ID)
+		if r.Hash == [sha256.Size]byte{} {
+			dst = append(dst, `,{}]`...)
+			continue
+		}
 		dst = append(append(append(dst, `,{"sha256":"`...), signing.EncodeBase64(r.Hash[:])...), `"}]`...)
 	}
 	return append(dst, ']')
