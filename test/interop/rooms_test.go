@@ -221,7 +221,7 @@ func TestRedactionsAndRelations(t *testing.T) {
 }
 
 func TestRoomVersions(t *testing.T) {
-	for _, version := range []string{"1", "3", "6", "10", "11", "12"} {
+	for _, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"} {
 		t.Run(version, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, here, there string) {
 				alice, bob := register(t, here, "alice"), register(t, there, "bob")
