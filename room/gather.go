@@ -1,0 +1,283 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/errcode"
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
+	"hearth/store"
+)
+
+// What an arriving event refers to is gathered here, before the room is locked: its auth
+// events, the events before it, and the states at gaps in the history.
+
+// maxGathered bounds how many missing events before one are asked for.
+const maxGathered = 50
+
+// gatherAuth fetches the auth events of an event that are not here, with their own.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 4
+func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
+	missing, err := e.unknown(ctx, p.AuthEvents, true)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if partial, err := e.isPartial(ctx, p.Room); err != nil {
+		return err
+	} else if partial {
+		// Mostly members are missing, whose own auth events are here: a few events. The
+		// whole auth chain is as large as the state that is fetched already.
+		if err := e.fetchOutliers(ctx, origin, v, p.Room, missing); err != nil {
+			return err
+		}
+		if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
+			return err
+		}
+	}
+	raws, err := e.options.Network.GetEventAuth(ctx, origin, p.Room, p.ID)
+	if err != nil {
+		slog.DebugContext(ctx, "auth chain not received", "event", p.ID, "from", origin, "error", err)
+	}
+	if err := e.storeOutliers(ctx, v, p.Room, e.check(ctx, v, p.Room, raws, nil)); err != nil {
+		return err
+	}
+	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
+		return err
+	}
+	if err := e.fetchOutliers(ctx, origin, v, p.Room, missing); err != nil {
+		return err
+	}
+	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("auth events %v of %s: %w", missing, p.ID, errUnobtainable)
+}
+
+var errUnobtainable = errors.New("no server could give what the event refers to")
+
+// maxFetched bounds how many events are asked for one by one.
+const maxFetched = 500
+
+// fetchOutliers fetches events one by one, and the auth events that they turn out to need. What
+// the server does not have stays away; if it could not be asked, that is an error.
+func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, names []id.Event) error {
+	asked := map[id.Event]bool{}
+	var got []*event.PDU
+	var trouble error
+	for queue := slices.Clone(names); len(queue) > 0 && len(asked) < maxFetched; {
+		name := queue[0]
+		if queue = queue[1:]; asked[name] {
+			continue
+		}
+		asked[name] = true
+		raw, err := e.options.Network.GetEvent(ctx, from, name)
+		if err != nil {
+			slog.DebugContext(ctx, "event not received", "event", name, "from", from, "error", err)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !answered(err) {
+				trouble = fmt.Errorf("event %s from %s: %w: %w", name, from, errUnobtainable, err)
+			}
+			continue
+		}
+		for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
+			if p.ID != name {
+				trouble = fmt.Errorf("event %s from %s, which answered with %s: %w", name, from, p.ID, errUnobtainable)
+				continue
+			}
+			got = append(got, p)
+			more, err := e.unknown(ctx, p.AuthEvents, true)
+			if err != nil {
+				return err
+			}
+			queue = append(queue, more...)
+		}
+	}
+	if err := e.storeOutliers(ctx, v, room, got); err != nil {
+		return err
+	}
+	return trouble
+}
+
+// answered says whether an error is what a server has to say, and no trouble that may pass.
+func answered(err error) bool {
+	told := (*errcode.Error)(nil)
+	return errors.As(err, &told) && told.Status < 500 && told.Status != 429
+}
+
+// gatherBefore asks for the events between what is known and an event, if any are
+// missing. Those right before it must be here then.
+// spec: server-server-api#backfilling-and-retrieving-missing-events
+func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
+	missing, err := e.unknown(ctx, p.PrevEvents, false)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	h, ok, err := e.Head(ctx, p.Room)
+	if err != nil || !ok {
+		return err
+	}
+	q := MissingEvents{Latest: []id.Event{p.ID}, Limit: maxGathered}
+	for _, x := range h.extremities[:min(len(h.extremities), maxPrevEvents)] {
+		q.Earliest = append(q.Earliest, x.ID)
+	}
+	raws, err := e.options.Network.GetMissingEvents(ctx, origin, p.Room, q)
+	if err != nil {
+		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
+	}
+	for _, q := range inOrder(e.check(ctx, v, p.Room, raws[:min(len(raws), 2*maxGathered)], nil)) {
+		if q.ID == p.ID {
+			continue
+		}
+		if err := e.receiveOne(ctx, origin, v, q, false); err != nil {
+			slog.DebugContext(ctx, "missing event refused", "event", q.ID, "from", origin, "error", err)
+			if ctx.Err() != nil {
+				return err
+			}
+		}
+	}
+	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
+}
+
+// gatherStates asks for the state after each of an event's prev_events that is not
+// known here.
+func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (map[id.Event]*StateMap, error) {
+	missing, err := e.unknown(ctx, p.PrevEvents, false)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	states := map[id.Event]*StateMap{}
+	if h, ok, err := e.Head(ctx, p.Room); err != nil {
+		return nil, err
+	} else if ok && h.Partial.Version != 0 {
+		// Others would tell very many members, and the event is judged again when the
+		// state is whole: what is known now has to do.
+		for _, name := range missing {
+			states[name] = h.State
+		}
+		return states, nil
+	}
+	for _, name := range missing {
+		if states[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {
+			return nil, err
+		}
+	}
+	return states, nil
+}
+
+// tellsStateAfter asks for the state after an event before p: first the server that made p, as
+// whoever hands it on may say of the state what would have p refused, then that.
+func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (m *StateMap, err error) {
+	servers := []id.Server{origin}
+	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
+		servers = []id.Server{maker, origin}
+	}
+	for _, server := range servers {
+		if m, err = e.fetchStateAfter(ctx, server, v, p.Room, name); err == nil {
+			return m, nil
+		}
+		err = fmt.Errorf("state after %s from %s: %w: %w", name, server, errUnobtainable, err)
+		slog.DebugContext(ctx, "state not received", "event", p.ID, "error", err)
+	}
+	return nil, err
+}
+
+// fetchStateAfter asks a server for the state after an event.
+func (e *Engine) fetchStateAfter(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (*StateMap, error) {
+	return e.fetchStateAt(ctx, from, v, room, at, []id.Event{at})
+}
+
+// fetchStateBefore asks a server for the state that an event met.
+func (e *Engine) fetchStateBefore(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (*StateMap, error) {
+	return e.fetchStateAt(ctx, from, v, room, at, nil)
+}
+
+// fetchStateAt asks a server for the state that an event met, and adds the change of the
+// event itself if that is wanted. What of it is not here is fetched and kept as outliers.
+func (e *Engine) fetchStateAt(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event, own []id.Event) (*StateMap, error) {
+	state, chain, err := e.options.Network.GetRoomStateIDs(ctx, from, room, at)
+	if err != nil {
+		return nil, err
+	}
+	wanted := slices.Concat(state, chain, own)
+	missing, err := e.unknown(ctx, wanted, true)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > maxFetched/10 {
+		if err := e.fetchState(ctx, from, v, room, at); err != nil {
+			return nil, err
+		}
+		if missing, err = e.unknown(ctx, missing, true); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.fetchOutliers(ctx, from, v, room, missing); err != nil {
+		return nil, err
+	}
+	m, err := e.stateOf(ctx, room, append(state, own...))
+	if err != nil {
+		return nil, err
+	}
+	var whole bool
+	err = e.store.View(ctx, func(tx *store.Tx) (err error) {
+		whole, err = e.hasCreate(tx, m)
+		return err
+	})
+	if err == nil && !whole {
+		err = errNoState
+	}
+	return m, err
+}
+
+// fetchState fetches a whole state with its auth chain.
+func (e *Engine) fetchState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (err error) {
+	t, err := e.receiveTold(v, room)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := e.options.Network.GetRoomState(ctx, from, room, at, t.add); err != nil {
+		return err
+	}
+	return t.store(ctx)
+}
+
+// stateOf is the state that some events make, as far as they are here and were not
+// rejected. The last may be any event: it counts if it sets an entry.
+func (e *Engine) stateOf(ctx context.Context, room id.Room, names []id.Event) (*StateMap, error) {
+	events := make(map[store.StateKey]store.EventNID, len(names))
+	err := e.store.View(ctx, func(tx *store.Tx) error {
+		nid, ok, err := tx.Rooms.Find(room)
+		if err != nil || !ok {
+			return err
+		}
+		for _, name := range names {
+			row, ok, err := tx.Events.Know(name)
+			if err != nil {
+				return err
+			}
+			if ok && row.Room == nid && row.IsState && row.Flags&store.Rejected == 0 {
+				events[row.Key] = row.NID
+			}
+		}
+		return nil
+	})
+	entries := make([]store.StateEntry, 0, len(events))
+	for _, key := range slices.Sorted(maps.Keys(events)) {
+		entries = append(entries, store.StateEntry{Key: key, Event: events[key]})
+	}
+	return newStateMap(entries), err
+}
