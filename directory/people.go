@@ -35,8 +35,8 @@ const (
 
 // SearchPeople finds users whose id or display name has all words of the term, among
 // those whom the searcher could meet in rooms: those who share one, and of the local
-// ones those in rooms that are open to everybody; that includes the searcher, as with
-// other servers. Names that local users bear only in
+// ones those in rooms that are open to everybody. The searcher is found where nobody else
+// is. Names that local users bear only in
 // some room are not looked at: they may be private. Those of other servers go by the
 // names that the searcher sees in the rooms they share.
 // spec: client-server-api#post_matrixclientv3user_directorysearch
@@ -63,7 +63,12 @@ func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term str
 		slices.SortFunc(matches, func(a, b Person) int {
 			return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.User, b.User))
 		})
+		own := Person{}
 		for _, p := range matches {
+			if p.User == searcher {
+				own = p
+				continue
+			}
 			if !p.met {
 				if ok, err := d.mayMeet(tx, self, p.User); err != nil {
 					return err
@@ -77,7 +82,14 @@ func (d *Directory) SearchPeople(ctx context.Context, searcher id.User, term str
 			}
 			found.Results = append(found.Results, p)
 		}
-		return nil
+		if own.User == "" || len(found.Results) > 0 {
+			return nil
+		}
+		ok, err := d.mayMeet(tx, self, own.User)
+		if ok {
+			found.Results = append(found.Results, own)
+		}
+		return err
 	})
 	return found, err
 }
