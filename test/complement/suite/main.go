@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -78,17 +79,28 @@ func run(ctx context.Context, source, baseline, out, only string, update bool, p
 		return err
 	}
 	summarize(results)
-	switch {
-	case only != "":
+	if only != "" {
 		return nil
-	case update:
-		return write(baseline, results)
 	}
 	before, err := read(baseline)
 	if err != nil {
 		return err
 	}
+	if update {
+		return write(baseline, merged(before, results, packages))
+	}
 	return compare(before, results, packages)
+}
+
+// merged is what was known before, with the results of some packages in the place of theirs.
+func merged(before, results outcomes, packages []string) outcomes {
+	all := maps.Clone(results)
+	for t, status := range before {
+		if !slices.Contains(packages, t.pkg) {
+			all[t] = status
+		}
+	}
+	return all
 }
 
 // goTest runs one package. Servers are shared by its tests, or new for each.

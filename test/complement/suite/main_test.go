@@ -19,6 +19,15 @@ func TestBaselineSurvivesWriting(t *testing.T) {
 	}
 }
 
+// A run of one package says nothing of the others.
+func TestOtherPackagesStayInTheBaseline(t *testing.T) {
+	before := outcomes{{"csapi", "A"}: "pass", {"csapi", "gone"}: "pass", {"fed", "C"}: "pass"}
+	want := outcomes{{"csapi", "A"}: "fail", {"fed", "C"}: "pass"}
+	if got := merged(before, outcomes{{"csapi", "A"}: "fail"}, []string{"csapi"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestCompare(t *testing.T) {
 	before := outcomes{{"csapi", "A"}: "pass", {"csapi", "B"}: "fail", {"fed", "C"}: "pass"}
 	for _, test := range []struct {
