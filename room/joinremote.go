@@ -257,7 +257,7 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 	}
 	err = e.write(ctx, c.Room, func(w *writing) error { return w.joined(ctx, state, join, lacks) })
 	if err == nil && lacks != nil {
-		e.partial.begin(c.Room)
+		e.partial.begin()
 	}
 	return err
 }

@@ -200,7 +200,7 @@ type partialRooms struct {
 }
 
 // begin wakes whoever fetches states.
-func (p *partialRooms) begin(id.Room) {
+func (p *partialRooms) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.begun != nil {

@@ -55,7 +55,7 @@ func (w *writing) rewind(ctx context.Context, f *fetched) error {
 		if err := w.rewindHead(tx, join, newStateMap(told), met, f); err != nil {
 			return err
 		}
-		since, err := w.since(tx, join)
+		since, err := w.engine.eventsSince(tx, join)
 		if err != nil {
 			return err
 		}
@@ -267,12 +267,7 @@ func (w *writing) commitRewind(tx *store.Tx, h *Head, join *Event, changes []sto
 	return nil
 }
 
-// since lists the events of the room after the join, each behind those before it.
-func (w *writing) since(tx *store.Tx, join *Event) ([]*Event, error) {
-	return w.engine.eventsSince(tx, join)
-}
-
-// eventsSince lists them.
+// eventsSince lists the events of the room after the join, each behind those before it.
 func (e *Engine) eventsSince(tx *store.Tx, join *Event) ([]*Event, error) {
 	nids, err := tx.Events.Since(join.Room, store.Place{NID: join.NID, Position: join.Position}, join.StateBefore)
 	if err != nil {
