@@ -74,9 +74,7 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 			Depth: a.pdu.Depth, TS: a.pdu.OriginServerTS,
 		}}
 		if ok {
-			if err := w.replaceOutlier(tx, &en, known); err != nil {
-				return err
-			}
+			w.replaceOutlier(&en, known)
 		}
 		v.reason, err = w.judge(ctx, tx, a, &en, &extremities)
 		return err
@@ -90,21 +88,14 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 
 // replaceOutlier has an event take the place of what is known of it beside the
 // timeline. One that is not in the auth graph gets a new number, after its auth events.
-func (w *writing) replaceOutlier(tx *store.Tx, en *entry, known *Event) error {
+func (w *writing) replaceOutlier(en *entry, known *Event) {
 	en.stored = true
 	en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
-	if known.IsState {
-		graphed, err := tx.AuthGraph.Has(w.head.NID, known.NID)
-		if err != nil {
-			return err
-		}
-		if !graphed {
-			en.old = known.NID
-			return nil
-		}
+	if known.Flags&store.Outside != 0 {
+		en.old = known.NID
+		return
 	}
 	en.event.NID = known.NID
-	return nil
 }
 
 // settle waits until what was built before is in the store: branches are judged by
@@ -212,7 +203,7 @@ func (w *writing) authEvents(tx *store.Tx, p *event.PDU) ([]*Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if !ok || ev.Flags&store.Outside != 0 {
 			return nil, fmt.Errorf("%s of %s: %w", name, p.ID, errMissingAuth)
 		}
 		// An event that is no state event, or one of another room, authorises nothing;
@@ -397,7 +388,7 @@ func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, 
 		after = before.Set(ev.Key, ev.NID)
 	}
 	if late {
-		en.then(func(tx *store.Tx, row store.Event) error { return tx.Gaps.Found(row.Room, row.ID) })
+		en.then(func(tx *store.Tx, row store.Event) error { return tx.Gaps.Closed(row.Room, row.ID) })
 		if len(next) == 0 {
 			next = w.head.extremities
 		}

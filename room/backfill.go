@@ -21,13 +21,12 @@ const (
 	maxBackfill     = 100 // as many as servers hand out at once
 )
 
-// crossedGap finds the first gap that a page of older events came to; nil: none.
-func crossedGap(tx *store.Tx, room store.RoomNID, from, reached int64, full bool) (*store.Gap, error) {
-	gaps, err := tx.Gaps.Down(room, reached, from, 1)
-	if err != nil || len(gaps) == 0 || full && gaps[0].Position == reached+1 {
-		return nil, err
+// crossedGaps lists the gaps that a page of older events came to, newest first.
+func crossedGaps(tx *store.Tx, room store.RoomNID, from, reached int64, full bool) ([]store.Gap, error) {
+	if full {
+		reached++ // what lies before the last event is for the next page
 	}
-	return &gaps[0], nil
+	return tx.Gaps.Down(room, reached, from, maxBackfills)
 }
 
 // backfill asks other servers for what is missing at a gap, and says whether anything
@@ -249,9 +248,7 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 			Depth: p.Depth, TS: p.OriginServerTS, StateBefore: gap.StateBefore, CurrentState: version,
 		}}}
 		if ok {
-			if err := w.replaceOutlier(tx, &en, known); err != nil {
-				return nil, err
-			}
+			w.replaceOutlier(&en, known)
 		}
 		if reason != nil {
 			en.event.Flags = store.Rejected
@@ -308,17 +305,27 @@ func (w *writing) narrowGap(tx *store.Tx, gap store.Gap, lowest int64, list []*e
 }
 
 // maxBackfills bounds how often others are asked for one page.
-const maxBackfills = 3
+const maxBackfills = 5
 
 // filling reads a page of older events again after others were asked for what is
 // missing in it; where they cannot help, the page has what is known here.
-func (e *Engine) filling(ctx context.Context, room id.Room, limit int, read func() (*store.Gap, error)) error {
-	for attempt := 0; ; attempt++ {
-		gap, err := read()
-		if err != nil || gap == nil || attempt == maxBackfills || e.options.Network == nil {
+func (e *Engine) filling(ctx context.Context, room id.Room, limit int, read func() ([]store.Gap, error)) error {
+	unfilled := map[int64]bool{}
+	for asked := 0; ; {
+		gaps, err := read()
+		if err != nil || e.options.Network == nil {
 			return err
 		}
-		if !e.backfill(ctx, room, *gap, limit) {
+		filled := false
+		for _, gap := range gaps {
+			if unfilled[gap.Position] || filled || asked == maxBackfills {
+				continue
+			}
+			asked++
+			filled = e.backfill(ctx, room, gap, limit)
+			unfilled[gap.Position] = !filled
+		}
+		if !filled {
 			return nil
 		}
 	}

@@ -27,7 +27,7 @@ type History struct {
 	Reached    string // token of where the reading stopped, whether or not anything follows
 	Events     []*Event
 
-	gap *store.Gap // the first that was crossed towards older events
+	gaps []store.Gap // those crossed towards older events
 }
 
 // MaxPage bounds the events of one page.
@@ -96,7 +96,7 @@ func (e *Engine) Messages(tx *store.Tx, v *View, p Page) (History, error) {
 	if err == nil && p.Back {
 		// A token may lie in a gap itself, before the event behind it: so does that with
 		// which /sync begins to show a room that was joined by way of another server.
-		h.gap, err = crossedGap(tx, v.Room.NID, from+1, at, len(h.Events) == p.Limit)
+		h.gaps, err = crossedGaps(tx, v.Room.NID, from+1, at, len(h.Events) == p.Limit)
 	}
 	h.Reached = stream.Position{Durable: at}.String()
 	// A page that has events may be followed by an empty one without end: some

@@ -275,7 +275,7 @@ func (e *Engine) insertOutside(tx *store.Tx, p *event.PDU, nid store.EventNID, s
 		nid = known
 	} else if err := tx.Events.Insert(store.Event{
 		NID: nid, Room: room, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: true,
-		Depth: p.Depth, TS: p.OriginServerTS, Flags: store.Outlier, JSON: p.JSON,
+		Depth: p.Depth, TS: p.OriginServerTS, Flags: store.Outlier | store.Outside, JSON: p.JSON,
 	}); err != nil {
 		return err
 	}

@@ -104,20 +104,20 @@ func (e *Engine) appendBundled(dst []byte, tx *store.Tx, v *View, events []*Even
 // ReadMessages is a page of a room's timeline.
 // spec: client-server-api#get_matrixclientv3roomsroomidmessages
 func (e *Engine) ReadMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, err error) {
-	err = e.filling(ctx, room, p.Limit, func() (gap *store.Gap, err error) {
-		body, gap, err = e.readMessages(ctx, who, room, p)
-		return gap, err
+	err = e.filling(ctx, room, p.Limit, func() (gaps []store.Gap, err error) {
+		body, gaps, err = e.readMessages(ctx, who, room, p)
+		return gaps, err
 	})
 	return body, err
 }
 
-func (e *Engine) readMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, gap *store.Gap, err error) {
+func (e *Engine) readMessages(ctx context.Context, who Reader, room id.Room, p Page) (body jsontext.Value, gaps []store.Gap, err error) {
 	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
 		h, err := e.Messages(tx, v, p)
 		if err != nil {
 			return err
 		}
-		gap = h.gap
+		gaps = h.gaps
 		members := event.AppendStringMember(nil, "start", h.Start)
 		if h.End != "" {
 			members = event.AppendStringMember(members, "end", h.End)
@@ -141,7 +141,7 @@ func (e *Engine) readMessages(ctx context.Context, who Reader, room id.Room, p P
 		body = braced(members)
 		return nil
 	})
-	return body, gap, err
+	return body, gaps, err
 }
 
 // braced makes an object of its members.

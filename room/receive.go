@@ -235,7 +235,8 @@ func (e *Engine) isKnown(ctx context.Context, p *event.PDU) (known bool, err err
 	return known, err
 }
 
-// unknown lists which events are not here; asOutliers: outliers count as known.
+// unknown lists which events are not here; asOutliers: outliers count as known, if their
+// auth events are here.
 func (e *Engine) unknown(ctx context.Context, names []id.Event, asOutliers bool) (missing []id.Event, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		for _, name := range names {
@@ -243,7 +244,7 @@ func (e *Engine) unknown(ctx context.Context, names []id.Event, asOutliers bool)
 			if err != nil {
 				return err
 			}
-			if !ok || !asOutliers && row.Flags&store.Outlier != 0 {
+			if !ok || row.Flags&store.Outside != 0 || !asOutliers && row.Flags&store.Outlier != 0 {
 				missing = append(missing, name)
 			}
 		}
@@ -292,9 +293,8 @@ func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) er
 	}
 	var old *Event
 	if ok {
-		graphed, err := tx.AuthGraph.Has(w.head.NID, known.NID)
-		if err != nil || graphed || !known.IsState {
-			return err
+		if known.Flags&store.Outside == 0 {
+			return nil
 		}
 		old = known
 	}
@@ -323,9 +323,7 @@ func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) er
 	}
 	en := entry{event: ev}
 	if old != nil {
-		if err := w.replaceOutlier(tx, &en, old); err != nil {
-			return err
-		}
+		w.replaceOutlier(&en, old)
 	}
 	en.auth = w.edges(auth)
 	w.fresh[p.ID] = ev

@@ -192,12 +192,7 @@ func (e *Engine) notKept(ctx context.Context, list []*event.PDU) ([]*event.PDU, 
 			if err != nil {
 				return err
 			}
-			if ok {
-				if ok, err = tx.AuthGraph.Has(known.Room, known.NID); err != nil {
-					return err
-				}
-			}
-			if !ok {
+			if !ok || known.Flags&store.Outside != 0 {
 				kept = append(kept, p)
 			}
 		}

@@ -476,10 +476,21 @@ func (w *writing) commitGap(tx *store.Tx, en *entry, row *store.Event) error {
 	}
 	first, last := tx.KeepFree(keptFree)
 	at := last + 1
+	var unnoted []id.Event // the others are fetched for the gap where they are missing already
+	for _, missing := range en.gap {
+		if _, noted, err := tx.Gaps.Missing(row.Room, missing); err != nil {
+			return err
+		} else if !noted {
+			unnoted = append(unnoted, missing)
+		}
+	}
+	if len(unnoted) == 0 {
+		return nil
+	}
 	if err := tx.Gaps.Insert(store.Gap{Room: row.Room, Position: at, Next: last, Floor: first, StateBefore: row.StateBefore}); err != nil {
 		return err
 	}
-	for _, missing := range en.gap {
+	for _, missing := range unnoted {
 		if err := tx.Gaps.Miss(row.Room, missing, at); err != nil {
 			return err
 		}

@@ -17,7 +17,6 @@ type AuthNode struct {
 const (
 	insertAuthNode = `INSERT INTO auth_graph (room_nid, event_nid, skey, rejected, auth) VALUES ($1, $2, $3, $4, $5)`
 	judgeAuthNode  = `UPDATE auth_graph SET rejected = $3 WHERE room_nid = $1 AND event_nid = $2`
-	hasAuthNode    = `SELECT 1 FROM auth_graph WHERE room_nid = $1 AND event_nid = $2`
 	authNodes      = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid`
 	someAuthNodes  = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid IN (
 		SELECT value FROM json_each($2) -- only: sqlite
@@ -35,13 +34,6 @@ func (t AuthGraph) Insert(n AuthNode) error {
 func (t AuthGraph) SetRejected(room RoomNID, event EventNID, rejected bool) error {
 	_, err := t.tx.exec(judgeAuthNode, room, event, toInt(rejected))
 	return err
-}
-
-// Has says whether an event is in its room's graph. Memberships of users in rooms that
-// nobody here is in are not: their auth events are not known.
-func (t AuthGraph) Has(room RoomNID, event EventNID) (bool, error) {
-	_, ok, err := one(t.tx, value[int64], hasAuthNode, room, event)
-	return ok, err
 }
 
 // Each calls fn with all events of a room's graph after one, in order.

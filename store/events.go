@@ -43,6 +43,9 @@ const (
 	Outlier EventFlags = 1 << iota
 	Rejected
 	SoftFailed
+	// Outside is an outlier that has no place in the auth graph, as its auth events are
+	// not known: a membership of somebody here in a room that nobody here was in.
+	Outside
 )
 
 const (

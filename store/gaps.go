@@ -22,6 +22,9 @@ const (
 	moveGap    = `UPDATE timeline_gaps SET position = $3, next = $4 WHERE room_nid = $1 AND position = $2`
 	deleteGap  = `DELETE FROM timeline_gaps WHERE room_nid = $1 AND position = $2`
 
+	deleteEmptyGap = `DELETE FROM timeline_gaps WHERE room_nid = $1 AND position = $2
+		AND NOT EXISTS (SELECT 1 FROM backward_extremities b WHERE b.room_nid = timeline_gaps.room_nid AND b.position = timeline_gaps.position)`
+
 	insertExtremity = `INSERT INTO backward_extremities (room_nid, event_key, position) VALUES ($1, $2, $3)
 		ON CONFLICT (room_nid, event_key) DO NOTHING`
 	findExtremity     = `SELECT position FROM backward_extremities WHERE room_nid = $1 AND event_key = $2`
@@ -91,6 +94,20 @@ func (t Gaps) Missing(room RoomNID, e id.Event) (int64, bool, error) {
 // Found notes that an event is missing no more.
 func (t Gaps) Found(room RoomNID, e id.Event) error {
 	_, err := t.tx.exec(deleteExtremity, room, EventKey(e))
+	return err
+}
+
+// Closed notes that an event that was missing came by itself, and takes the gap away if
+// nothing else is missing there.
+func (t Gaps) Closed(room RoomNID, e id.Event) error {
+	position, ok, err := t.Missing(room, e)
+	if err != nil || !ok {
+		return err
+	}
+	if err := t.Found(room, e); err != nil {
+		return err
+	}
+	_, err = t.tx.exec(deleteEmptyGap, room, position)
 	return err
 }
 

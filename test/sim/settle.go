@@ -38,8 +38,10 @@ func (w *World) settle() {
 			return
 		}
 		for _, s := range w.honest() {
-			if users := s.joined(); len(users) > 0 {
-				_ = w.say(s, users[0])
+			// All of them: others may have soft-failed a join, and with it all that this
+			// user says. What somebody else says after it has it count.
+			for _, user := range s.joined() {
+				_ = w.say(s, user)
 				w.drainHonest()
 			}
 		}

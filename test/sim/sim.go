@@ -151,7 +151,40 @@ func (w *World) tell() {
 		for _, p := range s.scene(w.room).timeline {
 			fmt.Fprintf(w.Tell, "%s has %s depth %d after %v: %s %s\n", s.Name, describe(p), p.Depth, p.PrevEvents, p.Type, w.opinions(p.ID))
 		}
+		s.tellGaps()
 	}
+}
+
+// tellGaps says what a server knows to be missing in the history.
+func (s *Server) tellGaps() {
+	w := s.w
+	h, ok, err := s.engine.Head(w.ctx, w.room)
+	w.must(err)
+	if !ok {
+		return
+	}
+	w.must(s.store.View(w.ctx, func(tx *store.Tx) error {
+		gaps, err := tx.Gaps.Down(h.NID, 0, 1<<60, 100)
+		if err != nil {
+			return err
+		}
+		for _, g := range gaps {
+			missing, err := tx.Gaps.MissingAt(h.NID, g.Position, 100)
+			if err != nil {
+				return err
+			}
+			places, err := tx.Events.TimelineUp(h.NID, g.Position-1, g.Position, 1)
+			if err != nil || len(places) == 0 {
+				return fmt.Errorf("no event after the gap at %d: %w", g.Position, err)
+			}
+			events, err := s.engine.Events(tx, []store.EventNID{places[0].NID})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w.Tell, "%s has a gap before %s: %v, room for %d\n", s.Name, events[0].ID, missing, g.Next-g.Floor+1)
+		}
+		return nil
+	}))
 }
 
 // opinions are the flags that the honest servers have on an event.
