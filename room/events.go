@@ -81,17 +81,9 @@ func (e *Engine) eventOfAnyRoom(tx *store.Tx, ev id.Event) (*Event, bool, error)
 
 // parse turns a row into an event and keeps it in memory.
 func (e *Engine) parse(tx *store.Tx, row store.Event) (*Event, error) {
-	room, ok, err := tx.Rooms.GetNID(row.Room)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("room of event %s: %w", row.ID, err)
-	}
-	v, ok := roomversion.Get(room.Version)
-	if !ok {
-		return nil, fmt.Errorf("event %s is of room version %q, which this Hearth does not know", row.ID, room.Version)
-	}
-	pdu, err := event.ParseTrusted(v, row.ID, row.JSON)
+	pdu, err := parsePDU(tx, row)
 	if err != nil {
-		return nil, fmt.Errorf("event %s in the database: %w", row.ID, err)
+		return nil, err
 	}
 	row.JSON = nil // the PDU has it
 	// What a commit has put there since this reader's snapshot is newer: a
@@ -104,6 +96,38 @@ func (e *Engine) parse(tx *store.Tx, row store.Event) (*Event, error) {
 	}
 	ev, _ = e.events.SetIfAbsent(row.NID, ev)
 	return ev, nil
+}
+
+func parsePDU(tx *store.Tx, row store.Event) (*event.PDU, error) {
+	room, ok, err := tx.Rooms.GetNID(row.Room)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("room of event %s: %w", row.ID, err)
+	}
+	v, ok := roomversion.Get(room.Version)
+	if !ok {
+		return nil, fmt.Errorf("event %s is of room version %q, which this Hearth does not know", row.ID, room.Version)
+	}
+	pdu, err := event.ParseTrusted(v, row.ID, row.JSON)
+	if err != nil {
+		return nil, fmt.Errorf("event %s in the database: %w", row.ID, err)
+	}
+	return pdu, nil
+}
+
+// pdu reads an event without the state that it met. An overlay reads by it what it is made
+// of: that may have met overlays in turn, and so on without end.
+func (e *Engine) pdu(tx *store.Tx, nid store.EventNID) (*event.PDU, error) {
+	if ev, ok := e.events.GetIfPresent(nid); ok {
+		return ev.PDU, nil
+	}
+	rows, err := tx.Events.Load([]store.EventNID{nid})
+	if err != nil {
+		return nil, fmt.Errorf("load event %d: %w", nid, err)
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("event %d is missing from the database", nid)
+	}
+	return parsePDU(tx, rows[0])
 }
 
 // StateEvent reads one event of a head's state; false: the state has none.

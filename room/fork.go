@@ -42,11 +42,9 @@ func (e *Engine) newOverlay(tx *store.Tx, row store.Overlay) (*overlay, error) {
 		}
 		var pdu *event.PDU
 		if c.Event != 0 {
-			events, err := e.Events(tx, []store.EventNID{c.Event})
-			if err != nil {
+			if pdu, err = e.pdu(tx, c.Event); err != nil {
 				return nil, err
 			}
-			pdu = events[0].PDU
 		}
 		if isMember {
 			o.memberships[user] = membershipOf(pdu)

@@ -225,11 +225,6 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 	if err != nil {
 		return err
 	}
-	if goesOn, err := e.goesOn(ctx, join); err != nil {
-		return err
-	} else if goesOn {
-		return e.sendJoin(ctx, server, v, join)
-	}
 	t, err := e.receiveTold(v, c.Room)
 	if err != nil {
 		return err
@@ -242,6 +237,9 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 		return err
 	}
 	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
+		return err
+	}
+	if err := e.abandon(ctx, c.Room); err != nil {
 		return err
 	}
 	if err := e.adopt(ctx, v, c.Room, t); err != nil {
@@ -260,17 +258,6 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 		e.partial.begin()
 	}
 	return err
-}
-
-// goesOn says whether a join comes right after what is known of a room that everybody
-// here has left while its state was still partial: then nothing was missed, and what is being
-// fetched completes it.
-func (e *Engine) goesOn(ctx context.Context, join *event.PDU) (bool, error) {
-	if partial, err := e.isPartial(ctx, join.Room); err != nil || !partial {
-		return false, err
-	}
-	missing, err := e.unknown(ctx, join.PrevEvents, false)
-	return len(missing) == 0, err
 }
 
 // countersigned is our join as the other server returned it, if that server signed it

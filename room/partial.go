@@ -197,6 +197,20 @@ type partialRooms struct {
 	mu    sync.Mutex
 	begun chan struct{}
 	whole map[id.Room]chan struct{}
+	// rounds counts how many times all servers of a room were asked in vain.
+	rounds map[id.Room]int
+}
+
+// round counts one more round, and says how many there were before.
+func (p *partialRooms) round(room id.Room) (before int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rounds == nil {
+		p.rounds = map[id.Room]int{}
+	}
+	before = p.rounds[room]
+	p.rounds[room]++
+	return before
 }
 
 // begin wakes whoever fetches states.
@@ -223,6 +237,7 @@ func (p *partialRooms) next() <-chan struct{} {
 func (p *partialRooms) end(room id.Room) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.rounds, room)
 	if c, ok := p.whole[room]; ok {
 		close(c)
 		delete(p.whole, room)
@@ -292,13 +307,18 @@ func (e *Engine) awaitMember(ctx context.Context, room id.Room, user id.User) er
 	return e.awaitWhole(ctx, room)
 }
 
+// isPartial says whether members are missing of a room that somebody here is in: if all
+// have left, nobody will ever tell them.
 func (e *Engine) isPartial(ctx context.Context, room id.Room) (partial bool, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		row, ok, err := tx.Rooms.Get(room)
 		partial = ok && row.Partial.Version != 0
 		return err
 	})
-	return partial, err
+	if err != nil || !partial {
+		return false, err
+	}
+	return e.isResident(ctx, room)
 }
 
 // errPartial is for other servers that ask for what takes the whole state.

@@ -142,8 +142,8 @@ func authNames(p *event.PDU) []id.Event {
 	return append([]id.Event{id.Event("$" + string(p.Room[1:]))}, p.AuthEvents...)
 }
 
-// ordered sorts events so that each comes after those that it refers to. It leaves
-// out repetitions, and events that refer to themselves by way of others.
+// ordered puts each event after those that it refers to, and else leaves the order as it
+// is. It leaves out repetitions, and events that refer to themselves by way of others.
 func ordered(list []*event.PDU, refs func(*event.PDU) []id.Event) []*event.PDU {
 	at := make(map[id.Event]int, len(list))
 	unique := list[:0:0]
@@ -168,11 +168,14 @@ func ordered(list []*event.PDU, refs func(*event.PDU) []id.Event) []*event.PDU {
 		}
 	}
 	sorted := make([]*event.PDU, 0, len(unique))
-	for ; len(ready) > 0; ready = ready[1:] {
-		sorted = append(sorted, unique[ready[0]])
-		for _, j := range after[ready[0]] {
+	for len(ready) > 0 {
+		first := ready[0]
+		ready = ready[1:]
+		sorted = append(sorted, unique[first])
+		for _, j := range after[first] {
 			if waits[j]--; waits[j] == 0 {
-				ready = append(ready, j)
+				at, _ := slices.BinarySearch(ready, j)
+				ready = slices.Insert(ready, at, j)
 			}
 		}
 	}

@@ -52,8 +52,11 @@ func (e *Engine) CompleteStates(ctx context.Context) error {
 				continue
 			}
 			group.Go(func() {
-				defer busy.remove(r.ID)
-				if err := e.completeState(ctx, r.ID, slots); err != nil && ctx.Err() == nil {
+				err := e.completeState(ctx, r.ID, slots)
+				busy.remove(r.ID)
+				if partial, failed := e.isPartial(ctx, r.ID); partial && err == nil {
+					e.partial.begin() // somebody has joined it again just now
+				} else if err = errors.Join(err, failed); err != nil && ctx.Err() == nil {
 					slog.ErrorContext(ctx, "the members of a room are not fetched", "room", r.ID, "error", err)
 				}
 			})
@@ -114,8 +117,8 @@ func (e *Engine) completeState(ctx context.Context, room id.Room, slots chan str
 }
 
 // CompleteState asks one server in a room after the other for what its state lacks, and says
-// whether nothing does any more.
-func (e *Engine) CompleteState(ctx context.Context, room id.Room) (whole bool, err error) {
+// whether there is nothing more to ask for.
+func (e *Engine) CompleteState(ctx context.Context, room id.Room) (done bool, err error) {
 	h, ok, err := e.Head(ctx, room)
 	if err != nil {
 		return false, err
@@ -123,41 +126,27 @@ func (e *Engine) CompleteState(ctx context.Context, room id.Room) (whole bool, e
 	if !ok || h.Partial.Version == 0 {
 		return true, nil
 	}
-	if whole, err := e.completeRound(ctx, h); whole || err != nil {
-		return whole, err
+	if len(h.Locals) == 0 {
+		return true, nil // nobody tells a server that is not in the room; whoever joins begins anew
 	}
-	h, ok, err = e.Head(ctx, room)
-	if err != nil || !ok || len(h.Locals) > 0 {
-		return false, err
-	}
-	// Nobody tells a server that is not in the room. Whoever joins begins anew.
-	return true, e.write(ctx, room, func(w *writing) error { return w.giveUp() })
+	return e.completeRound(ctx, h)
 }
 
-// giveUp takes the state of a room that nobody here is in as it is.
-func (w *writing) giveUp() error {
-	if w.head.Partial.Version == 0 || len(w.head.Locals) > 0 {
-		return nil
-	}
-	h := *w.head
-	h.Partial, h.servers = store.Partial{}, h.servers.untold()
-	w.head = &h
-	w.also = append(w.also, func(tx *store.Tx) error {
-		tx.NextPosition()
-		return w.becomeWhole(tx)
-	})
-	return nil
-}
-
-// completeRound asks each server once, and says whether the state is whole.
+// completeRound asks each server once, and says whether the state is whole. The server that let
+// us in is believed: the join rests on its word. Of the others two have to tell the same, since
+// any one of them may be hostile; one alone is believed when the rest has not answered for long.
 func (e *Engine) completeRound(ctx context.Context, h *Head) (bool, error) {
 	servers, err := e.tellers(ctx, h)
 	if err != nil {
 		return false, err
 	}
-	for _, server := range servers {
+	rounds := e.partial.round(h.ID)
+	for i, server := range servers {
 		began := time.Now()
-		f, err := e.fetchWhole(ctx, server, h)
+		f, err := e.fetchWhole(ctx, server, servers, h)
+		if err == nil && server != h.Partial.Via && rounds < loneRounds && !e.seconded(ctx, servers[i+1:], h, f) {
+			err = errAlone
+		}
 		if err == nil {
 			err = e.write(ctx, h.ID, func(w *writing) error { return w.rewind(ctx, f) })
 		}
@@ -173,6 +162,33 @@ func (e *Engine) completeRound(ctx context.Context, h *Head) (bool, error) {
 		slog.InfoContext(ctx, "a server did not tell the members of a room", "room", h.ID, "server", server, "error", err)
 	}
 	return false, nil
+}
+
+// loneRounds is after how many rounds one server alone is believed: some minutes.
+const loneRounds = 8
+
+var errAlone = errors.New("no other server tells the same")
+
+// seconded says whether one of some servers tells the same states before the join.
+func (e *Engine) seconded(ctx context.Context, servers []id.Server, h *Head, f *fetched) bool {
+	for _, server := range servers {
+		if server == h.Partial.Via {
+			continue
+		}
+		states, err := e.fetchBefore(ctx, server, h)
+		if err != nil {
+			slog.DebugContext(ctx, "the members of a room are not confirmed", "room", h.ID, "server", server, "error", err)
+			continue
+		}
+		same := true
+		for name, m := range states {
+			same = same && len(m.Diff(f.states[name])) == 0
+		}
+		if same {
+			return true
+		}
+	}
+	return false
 }
 
 // maxTellers bounds how many servers are asked in one round.
@@ -196,30 +212,20 @@ func (e *Engine) tellers(ctx context.Context, h *Head) ([]id.Server, error) {
 	return list, err
 }
 
-// fetchWhole fetches what makes a partial state whole from one server.
-func (e *Engine) fetchWhole(ctx context.Context, server id.Server, h *Head) (*fetched, error) {
+// fetchWhole fetches what makes a partial state whole from one server, and from others too what
+// that cannot tell of the time since.
+func (e *Engine) fetchWhole(ctx context.Context, server id.Server, others []id.Server, h *Head) (*fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	f := &fetched{partial: h.Partial, states: map[id.Event]*StateMap{}, before: map[id.Event]*StateMap{}, members: map[store.EventNID]memberChange{}}
-	var join *Event
-	err := e.store.View(ctx, func(tx *store.Tx) error {
-		events, err := e.Events(tx, []store.EventNID{h.Partial.Join})
-		if err == nil {
-			join = events[0]
-		}
-		return err
-	})
+	f := &fetched{partial: h.Partial, before: map[id.Event]*StateMap{}, members: map[store.EventNID]memberChange{}}
+	join, err := e.joinOf(ctx, h)
 	if err != nil {
 		return nil, err
 	}
-	// Also after events that are known here: what was known of the state there may be
-	// no more than of an earlier time in the room.
-	for _, name := range join.PDU.PrevEvents {
-		if f.states[name], err = e.fetchStateAfter(ctx, server, h.Version, h.ID, name); err != nil {
-			return nil, fmt.Errorf("state after %s: %w", name, err)
-		}
+	if f.states, err = e.fetchBefore(ctx, server, h); err != nil {
+		return nil, err
 	}
-	if err := e.fetchSince(ctx, server, h.Version, join, f); err != nil {
+	if err := e.fetchSince(ctx, append([]id.Server{server}, others...), h, join, f); err != nil {
 		return nil, err
 	}
 	for _, told := range []map[id.Event]*StateMap{f.states, f.before} {
@@ -232,37 +238,101 @@ func (e *Engine) fetchWhole(ctx context.Context, server id.Server, h *Head) (*fe
 	return f, nil
 }
 
-// maxGapsSince bounds at how many gaps in the history since the join states are asked for.
-const maxGapsSince = 50
+// joinOf is the join that met a partial state.
+func (e *Engine) joinOf(ctx context.Context, h *Head) (join *Event, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		events, err := e.Events(tx, []store.EventNID{h.Partial.Join})
+		if err == nil {
+			join = events[0]
+		}
+		return err
+	})
+	return join, err
+}
+
+// fetchBefore fetches the states after the events before the join. Also after those that are
+// known here: what was known of the state there may be no more than of an earlier time in the room.
+func (e *Engine) fetchBefore(ctx context.Context, server id.Server, h *Head) (map[id.Event]*StateMap, error) {
+	join, err := e.joinOf(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	states := map[id.Event]*StateMap{}
+	for _, name := range join.PDU.PrevEvents {
+		if states[name], err = e.fetchStateAfter(ctx, server, h.Version, h.ID, name); err != nil {
+			return nil, fmt.Errorf("state after %s: %w", name, err)
+		}
+	}
+	return states, nil
+}
+
+const (
+	// maxGapsSince bounds at how many gaps in the history since the join states are asked for.
+	maxGapsSince = 50
+	// maxGapTellers bounds how many servers are asked at each.
+	maxGapTellers = 5
+)
+
+// gapSince is an event since a join before which some events are missing, or known only from
+// an earlier time in the room.
+type gapSince struct {
+	event   *event.PDU
+	missing []id.Event
+}
 
 // fetchSince fetches the states at gaps in the history since the join: from the server that
-// tells the rest, else from whoever made what comes after. What cannot be had is done without.
-func (e *Engine) fetchSince(ctx context.Context, server id.Server, v *roomversion.Version, join *Event, f *fetched) error {
+// tells the rest, from whoever made what comes after, or from others. What cannot be had
+// is done without.
+func (e *Engine) fetchSince(ctx context.Context, servers []id.Server, h *Head, join *Event, f *fetched) error {
 	gaps, err := e.gapsSince(ctx, join)
 	if err != nil {
 		return err
 	}
-	for _, p := range gaps[:min(len(gaps), maxGapsSince)] {
-		servers := []id.Server{server}
-		if maker := p.Sender.Server(); maker != server && maker != e.options.Server {
-			servers = append(servers, maker)
-		}
-		for _, s := range servers {
-			// What is missing before the event may be missing there too.
-			m, err := e.fetchStateBefore(ctx, s, v, p.Room, p.ID)
-			if err == nil {
-				f.before[p.ID] = m
-				break
+	for _, g := range gaps[:min(len(gaps), maxGapsSince)] {
+		ask := servers[:1:1]
+		for _, s := range append([]id.Server{g.event.Sender.Server()}, servers...) {
+			if s != e.options.Server && !slices.Contains(ask, s) && len(ask) < maxGapTellers {
+				ask = append(ask, s)
 			}
-			slog.DebugContext(ctx, "the state at a gap is not known", "event", p.ID, "server", s, "error", err)
+		}
+		if !e.fetchAtGap(ctx, ask, h.Version, g, f) {
+			slog.DebugContext(ctx, "the state at a gap is not known", "event", g.event.ID, "servers", ask)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-// gapsSince lists the events since the join before which some are missing, or known only
-// from an earlier time in the room.
-func (e *Engine) gapsSince(ctx context.Context, join *Event) (gaps []*event.PDU, err error) {
+// fetchAtGap asks for the states after the events that are missing; if some of these are nowhere
+// to be had, for the state that the event after them met.
+func (e *Engine) fetchAtGap(ctx context.Context, servers []id.Server, v *roomversion.Version, g gapSince, f *fetched) bool {
+	left := slices.DeleteFunc(g.missing, func(name id.Event) bool {
+		for _, s := range servers {
+			if f.states[name] != nil {
+				break
+			}
+			if m, err := e.fetchStateAfter(ctx, s, v, g.event.Room, name); err == nil {
+				f.states[name] = m
+			}
+		}
+		return f.states[name] != nil
+	})
+	if len(left) == 0 {
+		return true
+	}
+	for _, s := range servers {
+		if m, err := e.fetchStateBefore(ctx, s, v, g.event.Room, g.event.ID); err == nil {
+			f.before[g.event.ID] = m
+			return true
+		}
+	}
+	return false
+}
+
+// gapsSince lists the gaps in the history since a join.
+func (e *Engine) gapsSince(ctx context.Context, join *Event) (gaps []gapSince, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		since, err := e.eventsSince(tx, join)
 		if err != nil {
@@ -273,8 +343,14 @@ func (e *Engine) gapsSince(ctx context.Context, join *Event) (gaps []*event.PDU,
 			whole[ev.ID] = true
 		}
 		for _, ev := range since {
-			if slices.ContainsFunc(ev.PDU.PrevEvents, func(name id.Event) bool { return !whole[name] }) {
-				gaps = append(gaps, ev.PDU)
+			var missing []id.Event
+			for _, name := range ev.PDU.PrevEvents {
+				if !whole[name] {
+					missing = append(missing, name)
+				}
+			}
+			if len(missing) > 0 {
+				gaps = append(gaps, gapSince{ev.PDU, missing})
 			}
 		}
 		return nil

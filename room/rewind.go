@@ -16,9 +16,8 @@ import (
 // fetched is what was fetched to make a partial state whole.
 type fetched struct {
 	partial store.Partial
-	// states are those after the events before the join. before are those that events
-	// since then met of which not all is known that comes before, as far as they could
-	// be had.
+	// states are those after the events before the join, and after those since then that are
+	// missing. before are those that events since then met, where that could not be had.
 	states, before map[id.Event]*StateMap
 	// members are those of the states, by their events.
 	members map[store.EventNID]memberChange
@@ -316,7 +315,7 @@ var untold = newStateMap(nil)
 // one that was not accepted before, and is now, comes at its end.
 func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event, f *fetched, late bool) error {
 	ev := &Event{Event: old.Event, PDU: old.PDU}
-	ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0
+	ev.Position, ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0, 0
 	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
 	states, placed, err := w.statesAgain(tx, join, old, f, late)
 	if err != nil {
@@ -355,12 +354,12 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		case known && (name == join.ID || w.fresh[name] != nil):
 			placed = true
 			continue
+		case f.states[name] != nil:
+			states[name], placed = f.states[name], true
 		case f.before[old.ID] != nil:
 			states[name], placed = f.before[old.ID], true
 		case known: // from an earlier time in the room
 			placed = true
-		case f.states[name] != nil:
-			states[name], placed = f.states[name], true
 		case late:
 			states[name], placed = w.head.past[0].state, true // nothing rests on it
 		default:
@@ -385,6 +384,63 @@ func (w *writing) judgeBeside(tx *store.Tx, en *entry) error {
 	if reason != nil {
 		en.event.Flags |= store.Rejected
 	}
+	return nil
+}
+
+// abandon takes what came since a join whose state never became whole out of the history: all
+// left the room before, and somebody joins again now. By which states it was judged nobody
+// can tell, so nothing may rest on it. It can be fetched again as what came before this join.
+func (e *Engine) abandon(ctx context.Context, room id.Room) error {
+	var partial bool
+	err := e.store.View(ctx, func(tx *store.Tx) error {
+		row, ok, err := tx.Rooms.Get(room)
+		partial = ok && row.Partial.Version != 0
+		return err
+	})
+	if err != nil || !partial {
+		return err
+	}
+	return e.write(ctx, room, func(w *writing) error {
+		if err := w.settle(ctx); err != nil {
+			return err
+		}
+		if w.head.Partial.Version == 0 || len(w.head.Locals) > 0 {
+			return nil
+		}
+		return e.store.View(ctx, w.abandon)
+	})
+}
+
+func (w *writing) abandon(tx *store.Tx) error {
+	events, err := w.engine.Events(tx, []store.EventNID{w.head.Partial.Join})
+	if err != nil {
+		return err
+	}
+	since, err := w.engine.eventsSince(tx, events[0])
+	if err != nil {
+		return err
+	}
+	w.fresh = make(map[id.Event]*Event, 1+len(since))
+	for _, old := range append(events, since...) {
+		ev := &Event{Event: old.Event, PDU: old.PDU}
+		ev.Position, ev.StateBefore, ev.CurrentState = 0, 0, 0
+		en := entry{event: ev, stored: true, again: true, was: old.Flags}
+		if err := w.judgeBeside(tx, &en); err != nil {
+			return fmt.Errorf("abandon %s: %w", ev.ID, err)
+		}
+		w.fresh[ev.ID] = ev
+		if err := w.append(en, w.head.extremities); err != nil {
+			return err
+		}
+	}
+	h := *w.head
+	h.Partial, h.servers = store.Partial{}, h.servers.untold()
+	w.head = &h
+	w.room.graph = nil // some of its events may be rejected no more
+	w.also = append(w.also, func(tx *store.Tx) error {
+		tx.NextPosition()
+		return w.becomeWhole(tx)
+	})
 	return nil
 }
 

@@ -88,10 +88,17 @@ func (w *World) propose(s *Server, p room.Proposal) error {
 	w.note("%s sends %s %s: %s %v", p.Sender, p.Type, p.Content, sent, err)
 	w.wantTold(err, fmt.Sprintf("%s sends %s", p.Sender, p.Type))
 	if err == nil {
-		w.acked = append(w.acked, ack{sent, s, s.madeAt(sent)})
+		w.acked = append(w.acked, ack{sent, s, s.madeAt(sent), s.isPartial()})
 	}
 	w.watchResidence()
 	return err
+}
+
+// isPartial says whether the server lacks members of the room.
+func (s *Server) isPartial() bool {
+	h, ok, err := s.engine.Head(s.w.ctx, s.w.room)
+	s.w.must(err)
+	return ok && h.Partial.Version != 0
 }
 
 // madeAt is when an event of the server was made: state that is set again as it is makes

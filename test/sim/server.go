@@ -69,8 +69,12 @@ func (s *Server) user(localpart string) id.User {
 func (s *Server) complete() bool {
 	all := true
 	for _, name := range []id.Room{s.w.room, s.w.other} {
+		partial := s.isPartial()
 		whole, err := s.engine.CompleteState(s.w.ctx, name)
 		s.w.must(err)
+		if name == s.w.room && partial {
+			s.w.note("%s completes the state: %t", s.Name, whole)
+		}
 		all = all && whole
 	}
 	s.w.watchResidence()

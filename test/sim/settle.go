@@ -16,7 +16,7 @@ import (
 )
 
 // maxRounds is how many times everybody may have to speak until all know all.
-const maxRounds = 8
+const maxRounds = 12
 
 // settle heals the network. Nobody is hostile any more, nothing is lost; everybody says
 // something and hears the others, until nothing changes.
@@ -211,6 +211,9 @@ func (w *World) missing(s *Server, among []*Server) (list []ack) {
 			if !a.at.After(s.resident) || !a.at.After(a.by.resident) || !slices.Contains(among, a.by) {
 				continue
 			}
+			if a.partial && a.by.tookBack(a.event) {
+				continue
+			}
 			row, ok, err := tx.Events.Know(a.event)
 			if err != nil {
 				return err
@@ -222,6 +225,16 @@ func (w *World) missing(s *Server, among []*Server) (list []ack) {
 		return nil
 	}))
 	return list
+}
+
+// tookBack says whether a server does not accept an event.
+func (s *Server) tookBack(name id.Event) (did bool) {
+	s.w.must(s.store.View(s.w.ctx, func(tx *store.Tx) error {
+		row, _, err := tx.Events.Know(name)
+		did = row.Flags&(store.Rejected|store.SoftFailed) != 0
+		return err
+	}))
+	return did
 }
 
 func (s *Server) scrollBack() {

@@ -57,6 +57,9 @@ type ack struct {
 	event id.Event
 	by    *Server
 	at    time.Time
+	// partial: by a state without all members. Once the server has them, it may have to take back
+	// what it said.
+	partial bool
 }
 
 // New makes servers, of which the last is hostile, with users of all but that in a room.
