@@ -134,17 +134,18 @@ func (e *Engine) CompleteState(ctx context.Context, room id.Room) (done bool, er
 
 // completeRound asks each server once, and says whether the state is whole. The server that let
 // us in is believed: the join rests on its word. Of the others two have to tell the same, since
-// any one of them may be hostile; one alone is believed when the rest has not answered for long.
+// any one of them may be hostile; one alone is believed when there is no third, or when the rest
+// has not answered for long.
 func (e *Engine) completeRound(ctx context.Context, h *Head) (bool, error) {
 	servers, err := e.tellers(ctx, h)
 	if err != nil {
 		return false, err
 	}
-	rounds := e.partial.round(h.ID)
+	alone := e.partial.round(h.ID) >= loneRounds || len(servers) <= 2
 	for i, server := range servers {
 		began := time.Now()
 		f, err := e.fetchWhole(ctx, server, servers, h)
-		if err == nil && server != h.Partial.Via && rounds < loneRounds && !e.seconded(ctx, servers[i+1:], h, f) {
+		if err == nil && server != h.Partial.Via && !alone && !e.seconded(ctx, servers[i+1:], h, f) {
 			err = errAlone
 		}
 		if err == nil {
@@ -164,8 +165,8 @@ func (e *Engine) completeRound(ctx context.Context, h *Head) (bool, error) {
 	return false, nil
 }
 
-// loneRounds is after how many rounds one server alone is believed: some minutes.
-const loneRounds = 8
+// loneRounds is after how many rounds one server alone is believed: about half a minute.
+const loneRounds = 5
 
 var errAlone = errors.New("no other server tells the same")
 
