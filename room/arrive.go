@@ -32,6 +32,7 @@ type arrival struct {
 type verdict struct {
 	event  *Event
 	reason error // of a rejection or soft failure: a *authrules.Denied mostly
+	known  bool  // it was part of the history before
 	// partial: it was judged by a state that lacks members, and will be judged again.
 	partial bool
 }
@@ -42,48 +43,81 @@ const maxMissingPrev = maxPrevEvents
 
 var errMissingAuth = errors.New("an auth event is not known here")
 
-// receive judges an event by its auth events, by the state it met and by the
-// room's current state, and makes it part of the write set accordingly.
-// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 4
+// receive makes an event part of the write set.
 func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error) {
-	if err := w.settle(ctx); err != nil {
+	err = w.settled(ctx, []*event.PDU{a.pdu}, func(tx *store.Tx) (err error) {
+		v, err = w.take(ctx, tx, a)
+		return err
+	})
+	return v, err
+}
+
+// receiveRun makes events part of the write set, each judged by what those before it have
+// made of the room, up to the first of which not all is here that it needs.
+func (w *writing) receiveRun(ctx context.Context, origin id.Server, list []*event.PDU) (verdicts []verdict, err error) {
+	err = w.settled(ctx, list, func(tx *store.Tx) error {
+		for _, p := range list {
+			v, err := w.take(ctx, tx, arrival{pdu: p, origin: origin})
+			if errors.Is(err, errMissingPrev) || errors.Is(err, errMissingAuth) || errors.Is(err, errPolicyMoved) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("receive %s: %w", p.ID, err)
+			}
+			verdicts = append(verdicts, v)
+		}
+		return nil
+	})
+	return verdicts, err
+}
+
+// take judges an event by its auth events, by the state it met and by the room's
+// current state, and makes it part of the write set accordingly. If something is missing
+// that it needs, the write set is as before.
+// spec: server-server-api#checks-performed-on-receipt-of-a-pdu 4
+func (w *writing) take(ctx context.Context, tx *store.Tx, a arrival) (v verdict, err error) {
+	known, ok, err := w.engine.eventOfAnyRoom(tx, a.pdu.ID)
+	switch {
+	case err != nil:
 		return v, err
+	case ok && known.Room != w.head.NID:
+		return v, errcode.InvalidParam("%s is the id of an event of another room", a.pdu.ID)
+	case ok && known.Flags&store.Outlier == 0:
+		return verdict{event: known, known: true}, nil
 	}
-	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	en, err := w.draft(ctx, tx, a.pdu, known)
 	if err != nil {
 		return v, err
 	}
-	p := Proposal{Sender: a.pdu.Sender, Type: a.pdu.Type, StateKey: a.pdu.StateKey}
-	var en entry
-	var extremities []*Event
-	err = w.engine.withNames(ctx, p, func(tx *store.Tx, n names) error {
-		en, extremities = entry{forward: a.forward, origin: a.origin}, w.head.extremities
-		known, ok, err := w.engine.eventOfAnyRoom(tx, a.pdu.ID)
-		if err != nil {
-			return err
-		}
-		if ok && known.Room != w.head.NID {
-			return errcode.InvalidParam("%s is the id of an event of another room", a.pdu.ID)
-		}
-		if ok && known.Flags&store.Outlier == 0 {
-			v.event = known
-			return nil
-		}
-		en.event = &Event{PDU: a.pdu, Event: store.Event{
-			NID: nid, Room: w.head.NID, ID: a.pdu.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: a.pdu.StateKey != nil,
-			Depth: a.pdu.Depth, TS: a.pdu.OriginServerTS,
-		}}
-		if ok {
-			w.replaceOutlier(&en, known)
-		}
-		v.reason, err = w.judge(ctx, tx, a, &en, &extremities)
-		return err
-	})
-	if err != nil || v.event != nil {
+	en.forward, en.origin = a.forward, a.origin
+	head, first, extremities := w.head, len(w.first), w.head.extremities
+	if v.reason, err = w.judge(ctx, tx, a, &en, &extremities); err != nil {
+		w.head, w.first = head, w.first[:first]
 		return v, err
 	}
 	v.event, v.partial = en.event, w.head.Partial.Version != 0
 	return v, w.append(en, extremities)
+}
+
+// draft is the entry of an event of another server that is not judged yet. known is the
+// outlier that it was before; nil: none.
+func (w *writing) draft(ctx context.Context, tx *store.Tx, p *event.PDU, known *Event) (en entry, err error) {
+	n, ok, err := findNames(tx, Proposal{Sender: p.Sender, Type: p.Type, StateKey: p.StateKey})
+	if err != nil || !ok {
+		return en, fmt.Errorf("names of %s (%v): %w", p.ID, ok, err)
+	}
+	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	if err != nil {
+		return en, err
+	}
+	en.event = &Event{PDU: p, Event: store.Event{
+		NID: nid, Room: w.head.NID, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
+		Depth: p.Depth, TS: p.OriginServerTS,
+	}}
+	if known != nil {
+		w.replaceOutlier(&en, known)
+	}
+	return en, nil
 }
 
 // replaceOutlier has an event take the place of what is known of it beside the
@@ -98,8 +132,20 @@ func (w *writing) replaceOutlier(en *entry, known *Event) {
 	en.event.NID = known.NID
 }
 
+// settled calls fn, which judges events, on a snapshot of the store that has all that was
+// built before. What the events name has numbers there.
+func (w *writing) settled(ctx context.Context, list []*event.PDU, fn func(*store.Tx) error) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	if err := w.engine.makeAllNames(ctx, list); err != nil {
+		return err
+	}
+	return w.engine.store.View(ctx, fn)
+}
+
 // settle waits until what was built before is in the store: branches are judged by
-// what is there.
+// what is there, and in the write set.
 func (w *writing) settle(ctx context.Context) error {
 	w.room.reading.Lock()
 	pending := w.room.pending
@@ -119,11 +165,11 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		return nil, err
 	}
 	en.auth = w.edges(auth)
-	if err := w.learn(tx, auth); err != nil {
-		return nil, err
-	}
 	prev, missing, err := w.prevEvents(tx, a)
 	if err != nil {
+		return nil, err
+	}
+	if err := w.learn(tx, auth); err != nil {
 		return nil, err
 	}
 	before, err := w.stateOfPrev(tx, prev, missing, a.states)
@@ -167,14 +213,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		ev.Flags = store.SoftFailed
 		return reason, nil
 	}
-	if ev.IsState {
-		w.arriving = ev
-		w.arrivingNode = &store.AuthNode{Room: w.head.NID, Event: ev.NID, Key: ev.Key, Auth: en.auth}
-		if en.stored && en.old == 0 {
-			w.arriving = nil // it is in the graph
-		}
-	}
-	defer func() { w.arriving, w.arrivingNode = nil, nil }()
+	w.note(en) // the room's state may have it from here on
 	if err := w.advance(tx, en, before, late, prev, extremities); err != nil {
 		return nil, err
 	}
@@ -190,6 +229,35 @@ func (w *writing) find(tx *store.Tx, name id.Event) (*Event, bool, error) {
 		return ev, true, nil
 	}
 	return w.engine.Event(tx, w.head.NID, name)
+}
+
+// events reads events by their numbers, of this write set too.
+func (w *writing) events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
+	found := make([]*Event, len(nids))
+	stored := make([]store.EventNID, 0, len(nids))
+	for i, nid := range nids {
+		if found[i] = w.numbered[nid]; found[i] == nil {
+			stored = append(stored, nid)
+		}
+	}
+	others, err := w.engine.Events(tx, stored)
+	if err != nil || len(stored) == len(nids) {
+		return others, err
+	}
+	for i := range found {
+		if found[i] == nil {
+			found[i], others = others[0], others[1:]
+		}
+	}
+	return found, nil
+}
+
+func (w *writing) event(tx *store.Tx, nid store.EventNID) (*Event, error) {
+	all, err := w.events(tx, []store.EventNID{nid})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
 }
 
 // authEvents reads the events that an event names as its auth_events.
@@ -356,12 +424,12 @@ func (w *writing) rulesState(tx *store.Tx, p *event.PDU, m *StateMap) (authrules
 		if !ok || !ok2 {
 			continue
 		}
-		events, err := w.engine.Events(tx, []store.EventNID{nid})
+		ev, err := w.event(tx, nid)
 		if err != nil {
 			return s, err
 		}
-		s.Set(events[0].PDU)
-		if events[0].PDU == w.head.PowerLevels {
+		s.Set(ev.PDU)
+		if ev.PDU == w.head.PowerLevels {
 			s.Levels = w.head.Levels
 		}
 	}
@@ -370,8 +438,17 @@ func (w *writing) rulesState(tx *store.Tx, p *event.PDU, m *StateMap) (authrules
 
 // isLate says whether an event is one that was missing in the known history.
 func (w *writing) isLate(tx *store.Tx, p *event.PDU) (bool, error) {
-	_, late, err := tx.Gaps.Missing(w.head.NID, p.ID)
-	return late, err
+	return w.isMissing(tx, p.ID)
+}
+
+func (w *writing) isMissing(tx *store.Tx, name id.Event) (bool, error) {
+	for _, en := range w.entries {
+		if slices.Contains(en.gap, name) {
+			return true, nil
+		}
+	}
+	_, missing, err := tx.Gaps.Missing(w.head.NID, name)
+	return missing, err
 }
 
 // advance works out the extremities after an event, and the room's current state. late:
@@ -402,7 +479,7 @@ func (w *writing) advance(tx *store.Tx, en *entry, before *StateMap, late bool, 
 		}
 	}
 	*extremities = next
-	if en.changes, err = w.changesTo(tx, current, ev); err != nil {
+	if en.changes, err = w.changesTo(tx, current); err != nil {
 		return err
 	}
 	linear := !late && len(next) == 1 && ev.StateBefore == w.head.StateVersion && ev.IsState == (len(en.changes) == 1)
@@ -455,7 +532,7 @@ func (w *writing) remaining(tx *store.Tx, prev []*Event) (left []*Event, behind 
 				queue = append(queue, before)
 				continue
 			}
-			if _, missed, err := tx.Gaps.Missing(w.head.NID, name); err != nil {
+			if missed, err := w.isMissing(tx, name); err != nil {
 				return nil, nil, err
 			} else if (!missed || w.head.rewound) && !slices.Contains(behind, name) && len(behind) < maxMissingPrev {
 				behind = append(behind, name)
@@ -473,9 +550,8 @@ func (w *writing) remaining(tx *store.Tx, prev []*Event) (left []*Event, behind 
 // maxCovered bounds how far the walk over events that were not accepted goes.
 const maxCovered = 1000
 
-// changesTo lists how the current state becomes another; arriving is the event
-// that makes it so, which has no row yet.
-func (w *writing) changesTo(tx *store.Tx, to *StateMap, arriving *Event) ([]change, error) {
+// changesTo lists how the current state becomes another.
+func (w *writing) changesTo(tx *store.Tx, to *StateMap) ([]change, error) {
 	entries := w.head.State.Diff(to)
 	if len(entries) == 0 {
 		return nil, nil
@@ -485,14 +561,11 @@ func (w *writing) changesTo(tx *store.Tx, to *StateMap, arriving *Event) ([]chan
 		if nid == 0 {
 			return nil, nil
 		}
-		if nid == arriving.NID {
-			return arriving.PDU, nil
-		}
-		events, err := w.engine.Events(tx, []store.EventNID{nid})
+		ev, err := w.event(tx, nid)
 		if err != nil {
 			return nil, err
 		}
-		return events[0].PDU, nil
+		return ev.PDU, nil
 	}
 	for i, e := range entries {
 		old, _ := w.head.State.Get(e.Key)

@@ -181,7 +181,6 @@ func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU
 		if err != nil || !ok {
 			return err // somebody else was quicker
 		}
-		w.fresh = map[id.Event]*Event{}
 		entries, err := w.olderEntries(tx, gap, list, nids)
 		if err != nil {
 			return err
@@ -256,7 +255,7 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 		for _, a := range auth {
 			en.auth = append(en.auth, a.NID)
 		}
-		w.fresh[p.ID] = en.event
+		w.note(&en)
 		if reason == nil {
 			if err := w.gatherEffects(tx, &en); err != nil {
 				return nil, err

@@ -79,7 +79,7 @@ func (e *Engine) Create(ctx context.Context, c Creation) (id.Room, error) {
 	if !v.RoomIDIsCreateEventID {
 		head.ID = id.Room("!" + rand.Text()[:18] + ":" + string(e.options.Server))
 	}
-	w := &writing{engine: e, room: &room{}, base: head, head: head}
+	w := newWriting(e, &room{}, head)
 	if err := w.firstEvents(ctx, c); err != nil {
 		if denied := (*authrules.Denied)(nil); errors.As(err, &denied) {
 			return "", errcode.New(400, "M_INVALID_ROOM_STATE", "the room would have a state that is not allowed: %s", denied.Reason)

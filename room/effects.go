@@ -148,11 +148,12 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 	if redaction.Redacts == "" {
 		return nil
 	}
-	target, ok, err := w.engine.Event(tx, w.head.NID, redaction.Redacts)
+	target, ok, err := w.find(tx, redaction.Redacts)
 	if err != nil {
 		return err
 	}
 	if !ok {
+		w.awaited[redaction.Redacts] = append(w.awaited[redaction.Redacts], en.event)
 		en.then(func(tx *store.Tx, row store.Event) error {
 			return tx.Events.AwaitTarget(row.Room, redaction.Redacts, row.NID)
 		})
@@ -165,14 +166,20 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 	if err != nil {
 		return err
 	}
+	ours := w.numbered[target.NID] == target
+	if ours { // nobody else has seen it yet
+		target.PDU, target.RedactedBy = empty, en.event.NID
+	}
 	en.then(func(tx *store.Tx, row store.Event) error {
 		if err := tx.Events.Redact(target.NID, empty.JSON, row.NID); err != nil {
 			return err
 		}
-		redacted := *target
-		redacted.PDU, redacted.RedactedBy = empty, row.NID
-		tx.AfterCommit(func() { w.engine.events.Set(target.NID, &redacted) })
-		if _, ok := searched[target.PDU.Type]; ok {
+		if !ours {
+			redacted := *target
+			redacted.PDU, redacted.RedactedBy = empty, row.NID
+			tx.AfterCommit(func() { w.engine.events.Set(target.NID, &redacted) })
+		}
+		if _, ok := searched[empty.Type]; ok {
 			if err := tx.Search.Delete(target.NID); err != nil {
 				return err
 			}
@@ -185,12 +192,15 @@ func (w *writing) redactionEffect(tx *store.Tx, en *entry) error {
 // redactedBefore empties an event that comes after its redaction.
 func (w *writing) redactedBefore(tx *store.Tx, en *entry) error {
 	waiting, err := tx.Events.WaitingFor(w.head.NID, en.event.ID)
-	if err != nil || len(waiting) == 0 {
-		return err
-	}
-	redactions, err := w.engine.Events(tx, waiting)
 	if err != nil {
 		return err
+	}
+	redactions, err := w.events(tx, waiting)
+	if err != nil {
+		return err
+	}
+	if redactions = append(redactions, w.awaited[en.event.ID]...); len(redactions) == 0 {
+		return nil
 	}
 	id := en.event.ID
 	en.then(func(tx *store.Tx, row store.Event) error { return tx.Events.TargetCame(row.Room, id) })

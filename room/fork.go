@@ -26,10 +26,10 @@ func (e *Engine) overlay(tx *store.Tx, nid int64) (*overlay, error) {
 	if err != nil || !ok {
 		return nil, fmt.Errorf("read overlay %d (%v): %w", nid, ok, err)
 	}
-	return e.newOverlay(tx, row)
+	return newOverlay(tx, row, e.pdu)
 }
 
-func (e *Engine) newOverlay(tx *store.Tx, row store.Overlay) (*overlay, error) {
+func newOverlay(tx *store.Tx, row store.Overlay, read func(*store.Tx, store.EventNID) (*event.PDU, error)) (*overlay, error) {
 	o := &overlay{Overlay: row, memberships: map[store.UserNID]store.Membership{}}
 	historyKey, hasHistory, err := tx.IDs.FindStateKey(event.StateTuple{Type: event.TypeHistoryVisibility})
 	if err != nil {
@@ -42,7 +42,7 @@ func (e *Engine) newOverlay(tx *store.Tx, row store.Overlay) (*overlay, error) {
 		}
 		var pdu *event.PDU
 		if c.Event != 0 {
-			if pdu, err = e.pdu(tx, c.Event); err != nil {
+			if pdu, err = read(tx, c.Event); err != nil {
 				return nil, err
 			}
 		}
@@ -121,7 +121,7 @@ func (w *writing) nameState(ctx context.Context, tx *store.Tx, m *StateMap, prev
 	if err != nil {
 		return 0, nil, false, err
 	}
-	o, err = w.engine.newOverlay(tx, store.Overlay{NID: nid, Room: w.head.NID, Version: w.head.StateVersion, Changes: changes})
+	o, err = newOverlay(tx, store.Overlay{NID: nid, Room: w.head.NID, Version: w.head.StateVersion, Changes: changes}, w.pdu)
 	return -nid, o, true, err
 }
 
@@ -232,29 +232,19 @@ func (w *writing) bodies(tx *store.Tx, g *stateres.Graph, list []stateres.Index)
 	for i, x := range list {
 		nids[i] = g.NID(x)
 	}
-	// The event that is about to be added has no row yet.
-	pdus := make([]*event.PDU, len(list))
-	known := nids[:0:0]
-	for i, nid := range nids {
-		if w.arriving != nil && nid == w.arriving.NID {
-			pdus[i] = w.arriving.PDU
-		} else {
-			known = append(known, nid)
-		}
-	}
-	events, err := w.engine.Events(tx, known)
+	events, err := w.events(tx, nids)
 	if err != nil {
 		return nil, fmt.Errorf("load events to resolve: %w", err)
 	}
-	for i := range pdus {
-		if pdus[i] == nil {
-			pdus[i], events = events[0].PDU, events[1:]
-		}
+	pdus := make([]*event.PDU, len(list))
+	for i, ev := range events {
+		pdus[i] = ev.PDU
 	}
 	return pdus, nil
 }
 
-// graph is the room's auth graph, read as far as it has grown since it was last asked for.
+// graph is the room's auth graph with this write set, read as far as it has grown since it was
+// last asked for.
 func (w *writing) graph(tx *store.Tx) (*stateres.Graph, error) {
 	r := w.room
 	if r.graph == nil {
@@ -265,9 +255,9 @@ func (w *writing) graph(tx *store.Tx) (*stateres.Graph, error) {
 		last = r.graph.NID(stateres.Index(n - 1))
 	}
 	err := tx.AuthGraph.Each(w.head.NID, last, func(n store.AuthNode) error { return appendNode(tx, r.graph, n) })
-	if err == nil && w.arriving != nil && w.arriving.IsState {
-		if _, ok := r.graph.Lookup(w.arriving.NID); !ok {
-			err = appendNode(tx, r.graph, *w.arrivingNode)
+	for i := 0; i < len(w.nodes) && err == nil; i++ {
+		if _, ok := r.graph.Lookup(w.nodes[i].Event); !ok {
+			err = appendNode(tx, r.graph, w.nodes[i])
 		}
 	}
 	if err != nil {

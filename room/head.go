@@ -2,7 +2,6 @@ package room
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"hearth/matrix/authrules"
@@ -29,7 +28,7 @@ type Head struct {
 	extremities []*Event
 	servers     *servers
 	past        []pastState // some states before, newest last
-	rewound     bool        // the store does not have these states yet, so all are kept
+	rewound     bool        // the gaps that the store has are noted anew
 }
 
 // pastState is an older version of a room's state.
@@ -39,14 +38,8 @@ type pastState struct {
 }
 
 // maxPast is how many older versions a head remembers: branches mostly begin near it.
+// While a write set is built, it has all that the store does not have yet.
 const maxPast = 16
-
-func (h *Head) keepPast() int {
-	if h.rewound {
-		return math.MaxInt
-	}
-	return maxPast
-}
 
 // readHead reads a room's head from the store; nil: no such room.
 func (e *Engine) readHead(tx *store.Tx, room id.Room) (*Head, error) {
@@ -129,7 +122,7 @@ func (h *Head) after(changes []change, extremities []*Event) (*Head, error) {
 	if len(changes) == 0 {
 		return &n, nil
 	}
-	n.past = append(slices.Clone(h.past[max(0, len(h.past)-h.keepPast()+1):]), pastState{h.StateVersion, h.State})
+	n.past = append(slices.Clone(h.past), pastState{h.StateVersion, h.State})
 	n.StateVersion++
 	for _, c := range changes {
 		n.State = n.State.With([]store.StateEntry{{Key: c.key, Event: c.event}})

@@ -332,7 +332,7 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 		if err != nil {
 			return err
 		}
-		w.fresh = map[id.Event]*Event{create.ID: create}
+		w.fresh[create.ID] = create // denied asks for it
 		if lacks != nil {
 			state = w.withNamed(state, auth)
 		}
@@ -374,7 +374,8 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 				en.gap = append(en.gap, name)
 			}
 		}
-		if en.changes, err = w.changesTo(tx, state.Set(n.key, nid), en.event); err != nil {
+		w.note(&en)
+		if en.changes, err = w.changesTo(tx, state.Set(n.key, nid)); err != nil {
 			return err
 		}
 		if err := w.gatherEffects(tx, &en); err != nil {

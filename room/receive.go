@@ -50,8 +50,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 		return results
 	}
 	checked := e.check(ctx, v, room, raws, results)
-	for _, p := range inOrder(checked) {
-		err := e.receiveOne(ctx, origin, v, p, true)
+	e.receiveAll(ctx, origin, v, checked, func(p *event.PDU, err error) {
 		if err != nil {
 			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
 		}
@@ -59,8 +58,44 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 			err = nil // the event is not refused: it cannot be judged, now
 		}
 		results[p.ID] = err
-	}
+	})
 	return results
+}
+
+// receiveAll has pushed events of one room judged in the order of their history, and tells
+// what became of each. Those share a write set that need nothing which is not here or
+// before them. Each of the others has what it needs gathered, as has each of a write set that
+// failed: one event must not take the others with it.
+func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, tell func(*event.PDU, error)) {
+	together := true
+	for list = inOrder(list); len(list) > 0; list = list[1:] {
+		if together {
+			verdicts, err := e.receiveTogether(ctx, origin, list)
+			if err != nil {
+				slog.WarnContext(ctx, "events are received one by one", "room", list[0].Room, "origin", origin, "error", err)
+				together = false
+			}
+			for i, got := range verdicts {
+				tell(list[i], got.outcome())
+			}
+			if list = list[len(verdicts):]; len(list) == 0 {
+				return
+			}
+		}
+		tell(list[0], e.receiveOne(ctx, origin, v, list[0], true))
+	}
+}
+
+// receiveTogether has as many of the events judged in one write set as can be.
+func (e *Engine) receiveTogether(ctx context.Context, origin id.Server, list []*event.PDU) (verdicts []verdict, err error) {
+	err = e.write(ctx, list[0].Room, func(w *writing) error {
+		verdicts, err = w.receiveRun(ctx, origin, list)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return verdicts, nil
 }
 
 // resident is the version of a room that somebody here is joined to.
@@ -216,13 +251,18 @@ func (e *Engine) arrive(ctx context.Context, a arrival) (verdict, error) {
 	if err != nil {
 		return got, fmt.Errorf("receive %s: %w", a.pdu.ID, err)
 	}
-	if got.event.Flags&store.Rejected == 0 {
-		return got, nil
+	return got, got.outcome()
+}
+
+// outcome is the error of an event that is not known here but as one that was rejected.
+func (v verdict) outcome() error {
+	switch {
+	case v.event.Flags&store.Rejected == 0 || v.known:
+		return nil
+	case v.partial:
+		return fmt.Errorf("%w: %w", errPreliminary, v.refusal())
 	}
-	if got.partial {
-		return got, fmt.Errorf("%w: %w", errPreliminary, got.refusal())
-	}
-	return got, got.refusal()
+	return v.refusal()
 }
 
 // errPreliminary says that an event was rejected by a state that is not whole.
@@ -272,14 +312,7 @@ func (e *Engine) storeOutliers(ctx context.Context, v *roomversion.Version, room
 }
 
 func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
-	if err := w.settle(ctx); err != nil {
-		return err
-	}
-	w.fresh = make(map[id.Event]*Event, len(list))
-	if err := w.engine.makeAllNames(ctx, list); err != nil {
-		return err
-	}
-	return w.engine.store.View(ctx, func(tx *store.Tx) error {
+	return w.settled(ctx, list, func(tx *store.Tx) error {
 		for _, p := range list {
 			if err := w.addOutlier(ctx, tx, p); err != nil && !errors.Is(err, errMissingAuth) {
 				return err
@@ -309,27 +342,15 @@ func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) er
 	if err != nil {
 		return err
 	}
-	n, ok, err := findNames(tx, Proposal{Sender: p.Sender, Type: p.Type, StateKey: p.StateKey})
-	if err != nil || !ok {
-		return fmt.Errorf("names of %s (%v): %w", p.ID, ok, err)
-	}
-	nid, err := w.engine.nids.next(ctx, w.engine.store)
+	en, err := w.draft(ctx, tx, p, old)
 	if err != nil {
 		return err
 	}
-	ev := &Event{PDU: p, Event: store.Event{
-		NID: nid, Room: w.head.NID, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
-		Depth: p.Depth, TS: p.OriginServerTS, Flags: store.Outlier,
-	}}
+	en.event.Flags = store.Outlier
 	if reason != nil {
-		ev.Flags |= store.Rejected
-	}
-	en := entry{event: ev}
-	if old != nil {
-		w.replaceOutlier(&en, old)
+		en.event.Flags |= store.Rejected
 	}
 	en.auth = w.edges(auth)
-	w.fresh[p.ID] = ev
 	return w.append(en, w.head.extremities)
 }
 

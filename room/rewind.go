@@ -131,7 +131,6 @@ func (w *writing) rewindHead(tx *store.Tx, join *Event, told, met *StateMap, f *
 		return err
 	}
 	w.head, w.from, w.takes = &h, h.StateVersion, 1
-	w.fresh = map[id.Event]*Event{}
 	w.first = append(w.first, func(tx *store.Tx, _ int64) error {
 		return w.commitRewind(tx, &h, join, changes, reset)
 	})
@@ -333,7 +332,6 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 	if ev.Flags != 0 {
 		en.position = 0
 	}
-	w.fresh[ev.ID] = ev
 	return w.append(en, extremities)
 }
 

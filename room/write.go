@@ -45,11 +45,14 @@ type writing struct {
 	base    *Head // what the store has, or will have when the write sets before are committed
 	head    *Head // base and the events so far
 	entries []entry
-	// arriving is the event that is being judged, and its place in the auth graph.
-	arriving     *Event
-	arrivingNode *store.AuthNode
-	// fresh are the outliers of this write set, by their ids.
-	fresh map[id.Event]*Event
+	// fresh are the events of this write set, and the one about to join it, by their ids, and
+	// numbered by their numbers: the store and the memory of events do not have them as they are here.
+	fresh    map[id.Event]*Event
+	numbered map[store.EventNID]*Event
+	// nodes are what the room's auth graph has to have of them that the store does not.
+	nodes []store.AuthNode
+	// awaited are the redactions among them whose targets are not known, by these.
+	awaited map[id.Event][]*Event
 	// ready are events that a policy server has signed, in the order in which they were drafted.
 	ready []*event.PDU
 	// asks is the policy server that has to sign the events.
@@ -162,8 +165,11 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 		return nil, ctx.Err()
 	}
 	defer func() { <-r.lock }()
-	w := &writing{engine: e, room: r, base: r.head, head: r.head, from: r.head.StateVersion}
+	w := newWriting(e, r, r.head)
 	if err := build(w); err != nil {
+		if len(w.nodes) > 0 {
+			r.graph = nil // it may have some of them, which are not to be
+		}
 		return nil, err
 	}
 	if len(w.entries) == 0 && len(w.first) == 0 && len(w.also) == 0 {
@@ -171,6 +177,9 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 	}
 	head := *w.head
 	head.Head = w.base.Head + 1
+	if n := len(head.past); n > maxPast {
+		head.past = slices.Clone(head.past[n-maxPast:])
+	}
 	w.head = &head
 	// Before the commit, which puts the events with their positions in their place.
 	for _, en := range w.entries {
@@ -189,6 +198,13 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 		}
 	}
 	return pending, nil
+}
+
+func newWriting(e *Engine, r *room, head *Head) *writing {
+	return &writing{
+		engine: e, room: r, base: head, head: head, from: head.StateVersion,
+		fresh: map[id.Event]*Event{}, numbered: map[store.EventNID]*Event{}, awaited: map[id.Event][]*Event{},
+	}
 }
 
 // add builds an event on the room's head, checks it by the rules, and makes it
@@ -242,8 +258,21 @@ func (w *writing) append(en entry, extremities []*Event) (err error) {
 	if w.head, err = w.head.after(en.changes, extremities); err != nil {
 		return err
 	}
+	w.note(&en)
 	w.entries = append(w.entries, en)
 	return nil
+}
+
+// note has the event of an entry found from now on by those who judge what comes after it.
+func (w *writing) note(en *entry) {
+	ev := en.event
+	if w.numbered[ev.NID] == ev {
+		return
+	}
+	w.fresh[ev.ID], w.numbered[ev.NID] = ev, ev
+	if en.auth != nil && en.joinsGraph() {
+		w.nodes = append(w.nodes, en.node(w.head.NID))
+	}
 }
 
 func (w *writing) transaction(sender store.UserNID, t *Txn) *store.Transaction {
@@ -295,13 +324,16 @@ func (w *writing) stateEvent(tx *store.Tx, t event.StateTuple) (*event.PDU, erro
 			return w.head.HistoryVisibility, nil
 		}
 	}
-	for _, en := range slices.Backward(w.entries) { // not in the store, nor in memory yet
-		if en.event.PDU.Is(t.Type, t.Key) {
-			return en.event.PDU, nil
-		}
-	}
-	ev, ok, err := w.engine.StateEvent(tx, w.head, t)
+	key, ok, err := tx.IDs.FindStateKey(t)
 	if err != nil || !ok {
+		return nil, err
+	}
+	nid, ok := w.head.State.Get(key)
+	if !ok {
+		return nil, nil
+	}
+	ev, err := w.event(tx, nid)
+	if err != nil {
 		return nil, err
 	}
 	return ev.PDU, nil
@@ -401,7 +433,7 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 	if err := w.commitPlace(tx, en, &row); err != nil {
 		return fmt.Errorf("place %s: %w", row.ID, err)
 	}
-	if row.IsState && (!en.stored || en.old != 0) {
+	if en.joinsGraph() {
 		if err := w.commitAuth(tx, en, row); err != nil {
 			return fmt.Errorf("auth events of %s: %w", row.ID, err)
 		}
@@ -499,19 +531,26 @@ func (w *writing) commitGap(tx *store.Tx, en *entry, row *store.Event) error {
 }
 
 func (w *writing) commitAuth(tx *store.Tx, en *entry, row store.Event) error {
-	auth := en.auth
-	if auth == nil {
+	node := en.node(row.Room)
+	if node.Auth == nil {
 		for _, name := range en.event.PDU.AuthEvents {
 			nid, ok, err := tx.Events.Find(name)
 			if err != nil || !ok {
 				return fmt.Errorf("find %s (%v): %w", name, ok, err)
 			}
-			auth = append(auth, nid)
+			node.Auth = append(node.Auth, nid)
 		}
 	}
-	return tx.AuthGraph.Insert(store.AuthNode{
-		Room: row.Room, Event: row.NID, Key: row.Key, Rejected: row.Flags&store.Rejected != 0, Auth: auth,
-	})
+	return tx.AuthGraph.Insert(node)
+}
+
+// joinsGraph says whether the event is to be in the room's auth graph, and is not yet.
+func (en *entry) joinsGraph() bool { return en.event.IsState && (!en.stored || en.old != 0) }
+
+// node is the event's place in the auth graph.
+func (en *entry) node(room store.RoomNID) store.AuthNode {
+	ev := en.event
+	return store.AuthNode{Room: room, Event: ev.NID, Key: ev.Key, Rejected: ev.Flags&store.Rejected != 0, Auth: en.auth}
 }
 
 // outsiders are the servers of users whose invite or knock the event ends: these need
