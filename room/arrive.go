@@ -53,12 +53,12 @@ func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error)
 }
 
 // receiveRun makes events part of the write set, each judged by what those before it have
-// made of the room, up to the first of which not all is here that it needs.
+// made of the room, up to the first that has to be received by itself.
 func (w *writing) receiveRun(ctx context.Context, origin id.Server, list []*event.PDU) (verdicts []verdict, err error) {
 	err = w.settled(ctx, list, func(tx *store.Tx) error {
 		for _, p := range list {
 			v, err := w.take(ctx, tx, arrival{pdu: p, origin: origin})
-			if errors.Is(err, errMissingPrev) || errors.Is(err, errMissingAuth) || errors.Is(err, errPolicyMoved) {
+			if concernsOne(err) {
 				return nil
 			}
 			if err != nil {
@@ -71,9 +71,16 @@ func (w *writing) receiveRun(ctx context.Context, origin id.Server, list []*even
 	return verdicts, err
 }
 
+// concernsOne says whether an error is no matter of other events: something is missing that
+// the event needs, a policy server has to be asked, or it cannot be of this room.
+func concernsOne(err error) bool {
+	told := (*errcode.Error)(nil)
+	return errors.Is(err, errMissingPrev) || errors.Is(err, errMissingAuth) || errors.Is(err, errPolicyMoved) || errors.As(err, &told)
+}
+
 // take judges an event by its auth events, by the state it met and by the room's
-// current state, and makes it part of the write set accordingly. If something is missing
-// that it needs, the write set is as before.
+// current state, and makes it part of the write set accordingly. After an error that
+// concerns nothing else, the write set is as before.
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu 4
 func (w *writing) take(ctx context.Context, tx *store.Tx, a arrival) (v verdict, err error) {
 	known, ok, err := w.engine.eventOfAnyRoom(tx, a.pdu.ID)

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -214,7 +215,9 @@ func (w *writing) redactedBefore(tx *store.Tx, en *entry) error {
 		}
 		en.event.PDU, en.event.RedactedBy = empty, r.NID
 		by := r.NID
-		en.then(func(tx *store.Tx, row store.Event) error { return tx.Events.Redact(row.NID, empty.JSON, by) })
+		en.then(func(tx *store.Tx, row store.Event) error {
+			return errors.Join(tx.Events.Redact(row.NID, empty.JSON, by), tx.Relations.Redact(row.NID))
+		})
 		return nil
 	}
 	return nil
