@@ -252,9 +252,7 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 		if reason != nil {
 			en.event.Flags = store.Rejected
 		}
-		for _, a := range auth {
-			en.auth = append(en.auth, a.NID)
-		}
+		en.auth = w.edges(auth)
 		w.note(&en)
 		if reason == nil {
 			if err := w.gatherEffects(tx, &en); err != nil {

@@ -360,6 +360,39 @@ func TestTuw1_9_0_AMessageAmongTheAuthEvents(t *testing.T) {
 	})
 }
 
+// The same in history that is fetched.
+func TestAMessageAmongTheAuthEventsOfAnOlderEvent(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		bob := p.member(remoteBob, "join", p.newest())
+		said := p.say("hello", bob.ID)
+		p.deliver(bob, said)
+		proto := event.Proto{Room: p.room, Type: "m.room.topic", StateKey: new(string), Sender: remoteCharlie, Content: jsontext.Value(`{"topic":"evil"}`),
+			OriginServerTS: 1_800_000_000_000, Depth: said.Depth + 1, PrevEvents: []event.Ref{said.Ref()}, AuthEvents: []event.Ref{said.Ref()}}
+		for _, name := range said.AuthEvents {
+			proto.AuthEvents = append(proto.AuthEvents, p.events[name].Ref())
+		}
+		if p.v.EventID == roomversion.EventIDField {
+			proto.EventID = "$evil:elsewhere.example"
+		}
+		evil, err := event.Build(p.v, proto, elsewhere, "ed25519:1", p.key)
+		p.must(err)
+		p.know(evil)
+		p.after[evil.ID] = p.after[said.ID]
+		between := p.say("between", evil.ID)
+		p.hides[between.ID] = true
+		refused := p.say("soft-failed", between.ID)
+		p.must(p.e.Ban(t.Context(), room.Change{Room: p.room, Sender: alice, Target: remoteCharlie}))
+		p.deliver(p.build(remoteBob, "m.room.message", nil, `{"msgtype":"m.text","body":"news"}`, refused.ID))
+		_, err = p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+		p.must(err)
+		p.wantFlags(evil.ID, store.Rejected)
+		p.must(p.e.Unban(t.Context(), room.Change{Room: p.room, Sender: alice, Target: remoteCharlie}))
+		p.learn()
+		p.deliver(p.member(remoteCharlie, "join", p.newest()))
+		p.mergesBranches()
+	})
+}
+
 // tuw 1.9.0: an auth chain that lacked events was kept for ever. What could not be had
 // is asked for again.
 func TestTuw1_9_0_AuthEventsThatWereMissingAreAskedForAgain(t *testing.T) {
