@@ -134,17 +134,13 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	if err != nil {
 		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
 	}
-	for _, q := range inOrder(e.check(ctx, v, p.Room, raws[:min(len(raws), 2*maxGathered)], nil)) {
-		if q.ID == p.ID {
-			continue
-		}
-		if err := e.receiveOne(ctx, origin, v, q, false); err != nil {
+	between := e.check(ctx, v, p.Room, raws[:min(len(raws), 2*maxGathered)], nil)
+	between = slices.DeleteFunc(between, func(q *event.PDU) bool { return q.ID == p.ID })
+	e.receiveAll(ctx, origin, v, between, false, func(q *event.PDU, err error) {
+		if err != nil {
 			slog.DebugContext(ctx, "missing event refused", "event", q.ID, "from", origin, "error", err)
-			if ctx.Err() != nil {
-				return err
-			}
 		}
-	}
+	})
 	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
 		return err
 	}

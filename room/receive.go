@@ -50,7 +50,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 		return results
 	}
 	checked := e.check(ctx, v, room, raws, results)
-	e.receiveAll(ctx, origin, v, checked, func(p *event.PDU, err error) {
+	e.receiveAll(ctx, origin, v, checked, true, func(p *event.PDU, err error) {
 		if err != nil {
 			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
 		}
@@ -62,11 +62,11 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 	return results
 }
 
-// receiveAll has pushed events of one room judged in the order of their history, and tells
+// receiveAll has events of one room judged in the order of their history, and tells
 // what became of each. Those share a write set that need nothing which is not here or
 // before them. Each of the others has what it needs gathered, as has each of a write set that
 // failed: one event must not take the others with it.
-func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, tell func(*event.PDU, error)) {
+func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, pushed bool, tell func(*event.PDU, error)) {
 	together := true
 	for list = inOrder(list); len(list) > 0; list = list[1:] {
 		if together {
@@ -82,7 +82,7 @@ func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversio
 				return
 			}
 		}
-		tell(list[0], e.receiveOne(ctx, origin, v, list[0], true))
+		tell(list[0], e.receiveOne(ctx, origin, v, list[0], pushed))
 	}
 }
 
