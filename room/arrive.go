@@ -204,7 +204,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	// 6: not for what is missing in the history, which is not news.
 	late := en.late
 	if !en.again {
-		if late, err = w.isLate(tx, ev.PDU); err != nil {
+		if late, err = w.isMissing(tx, ev.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -228,43 +228,6 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		return nil, err
 	}
 	return nil, w.redactedBefore(tx, en)
-}
-
-// find reads an event of the room, of this write set too.
-func (w *writing) find(tx *store.Tx, name id.Event) (*Event, bool, error) {
-	if ev, ok := w.fresh[name]; ok {
-		return ev, true, nil
-	}
-	return w.engine.Event(tx, w.head.NID, name)
-}
-
-// events reads events by their numbers, of this write set too.
-func (w *writing) events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
-	found := make([]*Event, len(nids))
-	stored := make([]store.EventNID, 0, len(nids))
-	for i, nid := range nids {
-		if found[i] = w.numbered[nid]; found[i] == nil {
-			stored = append(stored, nid)
-		}
-	}
-	others, err := w.engine.Events(tx, stored)
-	if err != nil || len(stored) == len(nids) {
-		return others, err
-	}
-	for i := range found {
-		if found[i] == nil {
-			found[i], others = others[0], others[1:]
-		}
-	}
-	return found, nil
-}
-
-func (w *writing) event(tx *store.Tx, nid store.EventNID) (*Event, error) {
-	all, err := w.events(tx, []store.EventNID{nid})
-	if err != nil {
-		return nil, err
-	}
-	return all[0], nil
 }
 
 // authEvents reads the events that an event names as its auth_events.
@@ -441,21 +404,6 @@ func (w *writing) rulesState(tx *store.Tx, p *event.PDU, m *StateMap) (authrules
 		}
 	}
 	return s, nil
-}
-
-// isLate says whether an event is one that was missing in the known history.
-func (w *writing) isLate(tx *store.Tx, p *event.PDU) (bool, error) {
-	return w.isMissing(tx, p.ID)
-}
-
-func (w *writing) isMissing(tx *store.Tx, name id.Event) (bool, error) {
-	for _, en := range w.entries {
-		if slices.Contains(en.gap, name) {
-			return true, nil
-		}
-	}
-	_, missing, err := tx.Gaps.Missing(w.head.NID, name)
-	return missing, err
 }
 
 // advance works out the extremities after an event, and the room's current state. late:

@@ -138,11 +138,8 @@ func (w *writing) learn(tx *store.Tx, auth []*Event) error {
 		}
 		if log, err := tx.State.History(w.head.NID, ev.Key); err != nil {
 			return err
-		} else if len(log) > 0 && log[len(log)-1].Version >= w.head.Partial.Version {
+		} else if len(log) > 0 && log[len(log)-1].Version >= w.head.Partial.Version || w.changed(ev.Key) {
 			continue // the state has lost the membership since the join
-		}
-		if w.changed(ev.Key) {
-			continue
 		}
 		c, err := w.snapshotChange(tx, store.StateEntry{Key: ev.Key, Event: ev.NID}, nil, ev.PDU, servers)
 		if err != nil {
@@ -171,13 +168,6 @@ func (w *writing) learn(tx *store.Tx, auth []*Event) error {
 		return w.commitSnapshot(tx, learned, h.Partial.Version, max(position, tx.Position()))
 	})
 	return nil
-}
-
-// changed says whether the write set changes an entry of the current state.
-func (w *writing) changed(key store.StateKey) bool {
-	return slices.ContainsFunc(w.entries, func(en entry) bool {
-		return slices.ContainsFunc(en.changes, func(c change) bool { return c.key == key })
-	})
 }
 
 // isBelieved says whether an auth event tells of a member of whom a partial state may

@@ -263,18 +263,6 @@ func (w *writing) append(en entry, extremities []*Event) (err error) {
 	return nil
 }
 
-// note has the event of an entry found from now on by those who judge what comes after it.
-func (w *writing) note(en *entry) {
-	ev := en.event
-	if w.numbered[ev.NID] == ev {
-		return
-	}
-	w.fresh[ev.ID], w.numbered[ev.NID] = ev, ev
-	if en.auth != nil && en.joinsGraph() {
-		w.nodes = append(w.nodes, en.node(w.head.NID))
-	}
-}
-
 func (w *writing) transaction(sender store.UserNID, t *Txn) *store.Transaction {
 	return &store.Transaction{User: sender, Device: string(t.Device), Room: w.head.NID, TxnID: t.ID, Endpoint: t.Endpoint}
 }
@@ -542,15 +530,6 @@ func (w *writing) commitAuth(tx *store.Tx, en *entry, row store.Event) error {
 		}
 	}
 	return tx.AuthGraph.Insert(node)
-}
-
-// joinsGraph says whether the event is to be in the room's auth graph, and is not yet.
-func (en *entry) joinsGraph() bool { return en.event.IsState && (!en.stored || en.old != 0) }
-
-// node is the event's place in the auth graph.
-func (en *entry) node(room store.RoomNID) store.AuthNode {
-	ev := en.event
-	return store.AuthNode{Room: room, Event: ev.NID, Key: ev.Key, Rejected: ev.Flags&store.Rejected != 0, Auth: en.auth}
 }
 
 // outsiders are the servers of users whose invite or knock the event ends: these need
