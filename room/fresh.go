@@ -3,6 +3,7 @@ package room
 import (
 	"slices"
 
+	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/store"
 )
@@ -57,6 +58,14 @@ func (w *writing) event(tx *store.Tx, nid store.EventNID) (*Event, error) {
 		return nil, err
 	}
 	return all[0], nil
+}
+
+// pdu reads an event without the state that it met, as Engine.pdu does.
+func (w *writing) pdu(tx *store.Tx, nid store.EventNID) (*event.PDU, error) {
+	if ev := w.numbered[nid]; ev != nil {
+		return ev.PDU, nil
+	}
+	return w.engine.pdu(tx, nid)
 }
 
 // isMissing says whether an event is known to be missing in the history.

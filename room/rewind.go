@@ -418,7 +418,6 @@ func (w *writing) abandon(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
-	w.fresh = make(map[id.Event]*Event, 1+len(since))
 	for _, old := range append(events, since...) {
 		ev := &Event{Event: old.Event, PDU: old.PDU}
 		ev.Position, ev.StateBefore, ev.CurrentState = 0, 0, 0
@@ -426,7 +425,6 @@ func (w *writing) abandon(tx *store.Tx) error {
 		if err := w.judgeBeside(tx, &en); err != nil {
 			return fmt.Errorf("abandon %s: %w", ev.ID, err)
 		}
-		w.fresh[ev.ID] = ev
 		if err := w.append(en, w.head.extremities); err != nil {
 			return err
 		}

@@ -371,22 +371,15 @@ func (g *tangle) refer() {
 	g.made, g.heads = append(g.made, pdu), append(g.heads, pdu.ID)
 }
 
-// asJudged puts the events of a transaction in the order in which servers judge them: each when
-// all before it have been.
+// asJudged puts the events of a transaction in the order in which servers judge them: the first
+// of which all before it have been judged, again and again.
 func asJudged(pdus []*event.PDU) (sorted []*event.PDU) {
-	in := map[id.Event]bool{}
-	for _, pdu := range pdus {
-		in[pdu.ID] = true
-	}
-	for i := -1; i < len(sorted); i++ {
-		if i >= 0 {
-			delete(in, sorted[i].ID)
-		}
-		for _, pdu := range pdus {
-			if !slices.Contains(sorted, pdu) && !slices.ContainsFunc(pdu.PrevEvents, func(name id.Event) bool { return in[name] }) {
-				sorted = append(sorted, pdu)
-			}
-		}
+	left := slices.Clone(pdus)
+	for len(left) > 0 {
+		i := slices.IndexFunc(left, func(pdu *event.PDU) bool {
+			return !slices.ContainsFunc(left, func(other *event.PDU) bool { return slices.Contains(pdu.PrevEvents, other.ID) })
+		})
+		sorted, left = append(sorted, left[i]), slices.Delete(left, i, i+1)
 	}
 	return sorted
 }
