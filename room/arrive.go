@@ -192,8 +192,14 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		en.overlay = &ev.overlay.Overlay
 	}
 	en.gap = missing
-	// 4 and 5
-	reason, err = w.denied(tx, ev.PDU, auth, before)
+	if reason, err = w.denied(tx, ev.PDU, auth, nil); err == nil && reason == nil { // 4
+		if reason, err = w.deniedBy(tx, ev.PDU, before); reason != nil && w.head.Partial.Version != 0 { // 5
+			// That may be for want of members: it is judged again when they are known, and
+			// until then what rests on it is not rejected with it.
+			ev.Flags = store.SoftFailed
+			return reason, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +215,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		}
 	}
 	if !late {
-		if reason, err = w.deniedNow(tx, ev.PDU); err == nil && reason == nil {
+		if reason, err = w.deniedBy(tx, ev.PDU, w.head.State); err == nil && reason == nil {
 			reason, err = w.notRecommended(tx, a) // 7
 		}
 		if err != nil {
@@ -357,16 +363,12 @@ func (w *writing) denied(tx *store.Tx, p *event.PDU, auth []*Event, before *Stat
 	if reason, err := split(authrules.Check(p, byAuth)); reason != nil || err != nil || before == nil {
 		return reason, err
 	}
-	state, err := w.rulesState(tx, p, before)
-	if err != nil {
-		return nil, err
-	}
-	return split(authrules.Check(p, state))
+	return w.deniedBy(tx, p, before)
 }
 
-// deniedNow says why an event is not allowed by the room's current state.
-func (w *writing) deniedNow(tx *store.Tx, p *event.PDU) (reason, err error) {
-	state, err := w.rulesState(tx, p, w.head.State)
+// deniedBy says why an event is not allowed by a state.
+func (w *writing) deniedBy(tx *store.Tx, p *event.PDU, m *StateMap) (reason, err error) {
+	state, err := w.rulesState(tx, p, m)
 	if err != nil {
 		return nil, err
 	}

@@ -160,9 +160,10 @@ func (e *Engine) verify(ctx context.Context, list []*event.PDU, results map[id.E
 	return kept
 }
 
-// inOrder puts events behind those before them.
+// inOrder puts events behind those before them, and behind their auth events: these are before
+// them too, but there may be gaps between.
 func inOrder(list []*event.PDU) []*event.PDU {
-	return ordered(list, func(p *event.PDU) []id.Event { return p.PrevEvents })
+	return ordered(list, func(p *event.PDU) []id.Event { return slices.Concat(p.PrevEvents, p.AuthEvents) })
 }
 
 // inAuthOrder puts events behind their auth events.
@@ -257,15 +258,17 @@ func (e *Engine) arrive(ctx context.Context, a arrival) (verdict, error) {
 // outcome is the error of an event that is not known here but as one that was rejected.
 func (v verdict) outcome() error {
 	switch {
-	case v.event.Flags&store.Rejected == 0 || v.known:
+	case v.known || v.reason == nil:
 		return nil
 	case v.partial:
 		return fmt.Errorf("%w: %w", errPreliminary, v.refusal())
+	case v.event.Flags&store.Rejected == 0:
+		return nil
 	}
 	return v.refusal()
 }
 
-// errPreliminary says that an event was rejected by a state that is not whole.
+// errPreliminary says that an event was not accepted by a state that is not whole.
 var errPreliminary = errors.New("judged by a partial state")
 
 // isKnown says whether an event is part of the history here, accepted or not.
