@@ -20,9 +20,13 @@ type Event struct {
 
 func (e *Event) weight() uint32 { return uint32(600 + 2*len(e.PDU.JSON)) }
 
-// Events reads events in the order of nids, from memory where it has them. An
-// event that is missing is an error: nids come from the store itself.
+// Events reads events in the order of nids, from memory where it has them, and keeps them
+// there. An event that is missing is an error: nids come from the store itself.
 func (e *Engine) Events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
+	return e.readEvents(tx, nids, true)
+}
+
+func (e *Engine) readEvents(tx *store.Tx, nids []store.EventNID, keep bool) ([]*Event, error) {
 	found := make([]*Event, len(nids))
 	var missing []store.EventNID
 	for i, nid := range nids {
@@ -40,10 +44,21 @@ func (e *Engine) Events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
 		return nil, fmt.Errorf("load events: %w", err)
 	}
 	loaded := make(map[store.EventNID]*Event, len(rows))
-	for _, row := range rows {
-		ev, err := e.parse(tx, row)
+	var version *roomversion.Version
+	for i, row := range rows {
+		if i == 0 || row.Room != rows[i-1].Room {
+			if version, err = versionOf(tx, row.Room); err != nil {
+				return nil, fmt.Errorf("room of event %s: %w", row.ID, err)
+			}
+		}
+		ev, err := e.parse(tx, version, row)
 		if err != nil {
 			return nil, err
+		}
+		if keep {
+			// What a commit has put there since this reader's snapshot is newer: a
+			// redacted event must not come back.
+			ev, _ = e.events.SetIfAbsent(row.NID, ev)
 		}
 		loaded[row.NID] = ev
 	}
@@ -55,6 +70,40 @@ func (e *Engine) Events(tx *store.Tx, nids []store.EventNID) ([]*Event, error) {
 		}
 	}
 	return found, nil
+}
+
+// EventList is events that somebody is to have. They are read while they are sent, since a
+// room's state can be larger than what may be held of it.
+type EventList struct {
+	engine *Engine
+	nids   []store.EventNID
+	long   bool
+}
+
+const (
+	// readAtOnce bounds the events in memory of one list.
+	readAtOnce = 200
+	// longList is from how many events on a list is not kept in memory: it would push out what
+	// is needed again soon, and be pushed out itself before anybody reads it a second time.
+	longList = 2000
+)
+
+// List makes a list of events.
+func (e *Engine) List(nids []store.EventNID) EventList {
+	return EventList{e, nids, len(nids) >= longList}
+}
+
+// Empty says whether no event is left.
+func (l *EventList) Empty() bool { return len(l.nids) == 0 }
+
+// Next takes the next few events out of the list.
+func (l *EventList) Next(tx *store.Tx) ([]*Event, error) {
+	some := l.nids[:min(readAtOnce, len(l.nids))]
+	events, err := l.engine.readEvents(tx, some, !l.long)
+	if err == nil {
+		l.nids = l.nids[len(some):]
+	}
+	return events, err
 }
 
 // Event reads an event of a room by its id; false: not known, or of another room.
@@ -79,34 +128,35 @@ func (e *Engine) eventOfAnyRoom(tx *store.Tx, ev id.Event) (*Event, bool, error)
 	return all[0], true, nil
 }
 
-// parse turns a row into an event and keeps it in memory.
-func (e *Engine) parse(tx *store.Tx, row store.Event) (*Event, error) {
-	pdu, err := parsePDU(tx, row)
+func versionOf(tx *store.Tx, room store.RoomNID) (*roomversion.Version, error) {
+	row, ok, err := tx.Rooms.GetNID(room)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("read room %d: found %t: %w", room, ok, err)
+	}
+	v, ok := roomversion.Get(row.Version)
+	if !ok {
+		return nil, fmt.Errorf("room %s is of version %q, which this Hearth does not know", row.ID, row.Version)
+	}
+	return v, nil
+}
+
+// parse turns a row into an event.
+func (e *Engine) parse(tx *store.Tx, v *roomversion.Version, row store.Event) (*Event, error) {
+	pdu, err := parsePDU(v, row)
 	if err != nil {
 		return nil, err
 	}
 	row.JSON = nil // the PDU has it
-	// What a commit has put there since this reader's snapshot is newer: a
-	// redacted event must not come back.
 	ev := &Event{Event: row, PDU: pdu}
 	if row.StateBefore < 0 {
 		if ev.overlay, err = e.overlay(tx, -row.StateBefore); err != nil {
 			return nil, fmt.Errorf("state before %s: %w", row.ID, err)
 		}
 	}
-	ev, _ = e.events.SetIfAbsent(row.NID, ev)
 	return ev, nil
 }
 
-func parsePDU(tx *store.Tx, row store.Event) (*event.PDU, error) {
-	room, ok, err := tx.Rooms.GetNID(row.Room)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("room of event %s: %w", row.ID, err)
-	}
-	v, ok := roomversion.Get(room.Version)
-	if !ok {
-		return nil, fmt.Errorf("event %s is of room version %q, which this Hearth does not know", row.ID, room.Version)
-	}
+func parsePDU(v *roomversion.Version, row store.Event) (*event.PDU, error) {
 	pdu, err := event.ParseTrusted(v, row.ID, row.JSON)
 	if err != nil {
 		return nil, fmt.Errorf("event %s in the database: %w", row.ID, err)
@@ -127,7 +177,11 @@ func (e *Engine) pdu(tx *store.Tx, nid store.EventNID) (*event.PDU, error) {
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("event %d is missing from the database", nid)
 	}
-	return parsePDU(tx, rows[0])
+	v, err := versionOf(tx, rows[0].Room)
+	if err != nil {
+		return nil, fmt.Errorf("room of event %s: %w", rows[0].ID, err)
+	}
+	return parsePDU(v, rows[0])
 }
 
 // StateEvent reads one event of a head's state; false: the state has none.

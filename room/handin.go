@@ -74,7 +74,7 @@ func (e *Engine) SendJoin(ctx context.Context, in HandIn, omitMembers bool) (a W
 			}
 			chain = slices.DeleteFunc(chain, func(nid store.EventNID) bool { return told[nid] })
 		}
-		a.StateAnswer = StateAnswer{EventList{e, state}, EventList{e, chain}}
+		a.StateAnswer = StateAnswer{e.List(state), e.List(chain)}
 		return nil
 	})
 	if err != nil {

@@ -251,23 +251,6 @@ func (e *Engine) StateFor(tx *store.Tx, v *View) ([]store.EventNID, error) {
 	return eventsOf(entries), nil
 }
 
-// EachEvent calls fn with events in order, of which few are in memory at a time: a
-// room's state can be larger than what may be held of it.
-func (e *Engine) EachEvent(tx *store.Tx, nids []store.EventNID, fn func(*Event) error) error {
-	for chunk := range slices.Chunk(nids, readAtOnce) {
-		events, err := e.Events(tx, chunk)
-		if err != nil {
-			return err
-		}
-		for _, ev := range events {
-			if err := fn(ev); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // stateVersionFor is the version of the state that a user is shown.
 func (e *Engine) stateVersionFor(v *View) (int64, error) {
 	if err := v.CheckMember(); err != nil {

@@ -73,23 +73,25 @@ func (e *Engine) appendEvents(dst []byte, tx *store.Tx, v *View, events []*Event
 	return append(dst, ']'), nil
 }
 
-// appendState appends those of a state's events as a JSON array that keep wants; nil: all.
-func (e *Engine) appendState(dst []byte, tx *store.Tx, v *View, nids []store.EventNID, keep func(*Event) bool) ([]byte, error) {
+// appendState appends a state's events as a JSON array.
+func (e *Engine) appendState(dst []byte, tx *store.Tx, v *View, nids []store.EventNID) ([]byte, error) {
 	f := Format{Now: now(), OmitReplaced: true}
 	dst = append(dst, '[')
-	some := false
-	err := e.EachEvent(tx, nids, func(ev *Event) (err error) {
-		if keep != nil && !keep(ev) {
-			return nil
+	for list := e.List(nids); !list.Empty(); {
+		events, err := list.Next(tx)
+		if err != nil {
+			return dst, err
 		}
-		if some {
-			dst = append(dst, ',')
+		for _, ev := range events {
+			if dst[len(dst)-1] != '[' {
+				dst = append(dst, ',')
+			}
+			if dst, err = e.AppendEvent(dst, tx, v, ev, f); err != nil {
+				return dst, err
+			}
 		}
-		some = true
-		dst, err = e.AppendEvent(dst, tx, v, ev, f)
-		return err
-	})
-	return append(dst, ']'), err
+	}
+	return append(dst, ']'), nil
 }
 
 // appendBundled appends events as a JSON array, each with what is aggregated below it.
@@ -317,7 +319,7 @@ func (e *Engine) ReadInitial(ctx context.Context, who Reader, room id.Room, limi
 		if members, err = e.appendInitialMessages(members, tx, v, h); err != nil {
 			return err
 		}
-		if members, err = e.appendState(event.AppendMember(members, "state", nil), tx, v, state, nil); err != nil {
+		if members, err = e.appendState(event.AppendMember(members, "state", nil), tx, v, state); err != nil {
 			return err
 		}
 		if members, err = appendRoomAccountData(members, tx, who.User, room); err != nil {

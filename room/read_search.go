@@ -381,7 +381,7 @@ func (s *searching) appendStates(members []byte, page []hit) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		list, err := s.engine.appendState(nil, s.tx, h.view, state, nil)
+		list, err := s.engine.appendState(nil, s.tx, h.view, state)
 		if err != nil {
 			return nil, err
 		}

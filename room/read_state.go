@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"io"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -12,21 +13,81 @@ import (
 	"hearth/stream"
 )
 
-// ReadState is the state of a room that a reader is shown, as an array of events.
+// ReadState writes the state of a room that a reader is shown, as an array of events. As
+// with all that is written to out, an error after the first write leaves it cut off.
 // spec: client-server-api#get_matrixclientv3roomsroomidstate
-func (e *Engine) ReadState(ctx context.Context, who Reader, room id.Room) (body jsontext.Value, err error) {
+func (e *Engine) ReadState(ctx context.Context, who Reader, room id.Room, out io.Writer) error {
+	return e.writeList(ctx, who, room, out, listing{open: "[", close: "]", find: e.StateFor, element: e.appendStateEvent})
+}
+
+func (e *Engine) appendStateEvent(dst []byte, tx *store.Tx, v *View, ev *Event) ([]byte, error) {
+	return e.AppendEvent(dst, tx, v, ev, Format{Now: now(), OmitReplaced: true})
+}
+
+// listing says what a long answer is made of: a JSON array or object with an element for each
+// of the events found, but those for which nothing is appended.
+type listing struct {
+	open, close string
+	find        func(*store.Tx, *View) ([]store.EventNID, error)
+	element     func(dst []byte, tx *store.Tx, v *View, ev *Event) ([]byte, error)
+}
+
+// listPiece is about how much of a long answer is in memory at a time.
+const listPiece = 64 << 10
+
+// writeList writes a listing of a room whose state is whole. What it lists is found in one
+// snapshot. The events are read some at a time, and no transaction is open while the reader
+// takes them: one who is slow must keep nobody from the store.
+func (e *Engine) writeList(ctx context.Context, who Reader, room id.Room, out io.Writer, l listing) error {
 	if err := e.awaitWhole(ctx, room); err != nil {
-		return nil, err
+		return err
 	}
-	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
-		state, err := e.StateFor(tx, v)
+	var view *View
+	var list EventList
+	err := e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
+		nids, err := l.find(tx, v)
+		view, list = v, e.List(nids)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	body, some := []byte(l.open), false
+	for !list.Empty() {
+		err := e.store.View(ctx, func(tx *store.Tx) error {
+			events, err := list.Next(tx)
+			if err != nil {
+				return err
+			}
+			for _, ev := range events {
+				start := len(body)
+				if some {
+					body = append(body, ',')
+				}
+				before := len(body)
+				if body, err = l.element(body, tx, view, ev); err != nil {
+					return err
+				}
+				if len(body) == before {
+					body = body[:start]
+				} else {
+					some = true
+				}
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		body, err = e.appendState(nil, tx, v, state, nil)
-		return err
-	})
-	return body, err
+		if len(body) >= listPiece {
+			if _, err := out.Write(body); err != nil {
+				return err
+			}
+			body = body[:0]
+		}
+	}
+	_, err = out.Write(append(body, l.close...))
+	return err
 }
 
 // ReadStateEntry is one entry of that state: its content, or the event with all that belongs to it.
@@ -79,57 +140,41 @@ func ParseMembership(name, s string) (store.Membership, error) {
 	return m, nil
 }
 
-// ReadMembers is the membership events of a room.
+// ReadMembers writes the membership events of a room.
 // spec: client-server-api#get_matrixclientv3roomsroomidmembers
-func (e *Engine) ReadMembers(ctx context.Context, who Reader, room id.Room, c MemberChoice) (body jsontext.Value, err error) {
-	if err := e.awaitWhole(ctx, room); err != nil {
-		return nil, err
-	}
-	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
-		members, err := e.MembersFor(tx, v, c.At)
-		if err != nil {
-			return err
-		}
-		chunk, err := e.appendState(event.AppendMember(nil, "chunk", nil), tx, v, members, func(ev *Event) bool {
+func (e *Engine) ReadMembers(ctx context.Context, who Reader, room id.Room, c MemberChoice, out io.Writer) error {
+	return e.writeList(ctx, who, room, out, listing{
+		open: `{"chunk":[`, close: `]}`,
+		find: func(tx *store.Tx, v *View) ([]store.EventNID, error) { return e.MembersFor(tx, v, c.At) },
+		element: func(dst []byte, tx *store.Tx, v *View, ev *Event) ([]byte, error) {
 			m := store.ParseMembership(ev.PDU.Membership())
-			return (c.Only == 0 && c.Not == 0) || c.Only != 0 && m == c.Only || c.Not != 0 && m != c.Not
-		})
-		if err != nil {
-			return err
-		}
-		body = braced(chunk)
-		return nil
+			if wanted := c.Only == 0 && c.Not == 0 || c.Only != 0 && m == c.Only || c.Not != 0 && m != c.Not; !wanted {
+				return dst, nil
+			}
+			return e.appendStateEvent(dst, tx, v, ev)
+		},
 	})
-	return body, err
 }
 
-// ReadJoinedMembers is the profiles that the joined members have in the room,
+// ReadJoinedMembers writes the profiles that the joined members have in the room,
 // for those who are among them.
 // spec: client-server-api#get_matrixclientv3roomsroomidjoined_members
-func (e *Engine) ReadJoinedMembers(ctx context.Context, who Reader, room id.Room) (body jsontext.Value, err error) {
-	if err := e.awaitWhole(ctx, room); err != nil {
-		return nil, err
-	}
-	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
-		if !v.Joined() {
-			return errcode.Forbidden("you are not in room %s, or it is not known here", room)
-		}
-		members, err := e.MembersFor(tx, v, nil)
-		if err != nil {
-			return err
-		}
-		var joined []byte
-		err = e.EachEvent(tx, members, func(ev *Event) error {
+func (e *Engine) ReadJoinedMembers(ctx context.Context, who Reader, room id.Room, out io.Writer) error {
+	return e.writeList(ctx, who, room, out, listing{
+		open: `{"joined":{`, close: `}}`,
+		find: func(tx *store.Tx, v *View) ([]store.EventNID, error) {
+			if !v.Joined() {
+				return nil, errcode.Forbidden("you are not in room %s, or it is not known here", room)
+			}
+			return e.MembersFor(tx, v, nil)
+		},
+		element: func(dst []byte, _ *store.Tx, _ *View, ev *Event) ([]byte, error) {
 			if ev.PDU.Membership() != event.MembershipJoin {
-				return nil
+				return dst, nil
 			}
 			profile := event.AppendStringMember(nil, "display_name", ev.PDU.ContentString("displayname"))
 			profile = event.AppendStringMember(profile, "avatar_url", ev.PDU.ContentString("avatar_url"))
-			joined = event.AppendMember(joined, *ev.PDU.StateKey, braced(profile))
-			return nil
-		})
-		body = braced(event.AppendMember(nil, "joined", braced(joined)))
-		return err
+			return append(append(appendQuoted(dst, *ev.PDU.StateKey), ':'), braced(profile)...), nil
+		},
 	})
-	return body, err
 }

@@ -1,7 +1,9 @@
 package room_test
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -188,11 +190,12 @@ func TestWhoHasLeftSeesTheRoomAsItWas(t *testing.T) {
 				t.Errorf("name for %s: %s %v, want %s", who, got, err, want)
 			}
 		}
-		body, err := s.e.ReadMembers(ctx, room.Reader{User: bob}, s.name, room.MemberChoice{})
-		if got := names(parse[shown](t, body, err).Chunk); got != "@alice:localhost join, @bob:localhost leave" {
+		var body bytes.Buffer
+		err := s.e.ReadMembers(ctx, room.Reader{User: bob}, s.name, room.MemberChoice{}, &body)
+		if got := names(parse[shown](t, body.Bytes(), err).Chunk); got != "@alice:localhost join, @bob:localhost leave" {
 			t.Errorf("members for who has left: %s", got)
 		}
-		_, err = s.e.ReadJoinedMembers(ctx, room.Reader{User: bob}, s.name)
+		err = s.e.ReadJoinedMembers(ctx, room.Reader{User: bob}, s.name, io.Discard)
 		wantCode(t, err, "M_FORBIDDEN")
 
 		// A new invite shows nothing of what happened in between.
@@ -317,8 +320,9 @@ func TestMembersAtAToken(t *testing.T) {
 		{room.MemberChoice{Not: store.Leave}, "@alice:localhost join, @charlie:localhost join"},
 		{room.MemberChoice{Only: store.Leave, Not: store.Leave}, "@alice:localhost join, @bob:localhost leave, @charlie:localhost join"},
 	} {
-		body, err := s.e.ReadMembers(t.Context(), room.Reader{User: alice}, s.name, c.choice)
-		if got := names(parse[shown](t, body, err).Chunk); got != c.want {
+		var body bytes.Buffer
+		err := s.e.ReadMembers(t.Context(), room.Reader{User: alice}, s.name, c.choice, &body)
+		if got := names(parse[shown](t, body.Bytes(), err).Chunk); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.choice, got, c.want)
 		}
 	}

@@ -13,23 +13,13 @@ import (
 	"hearth/store"
 )
 
-// Events of a room that another server is to have. They are read while they are
-// sent: a room's state can be larger than what may be held of it.
-type EventList struct {
-	engine *Engine
-	nids   []store.EventNID
-}
-
-// readAtOnce bounds the events in memory of one answer.
-const readAtOnce = 200
-
 // Each calls fn with every event in the federation format. raw is only good until
 // fn returns, and no transaction is open meanwhile: fn may wait for a slow server.
 func (l EventList) Each(ctx context.Context, fn func(raw jsontext.Value) error) error {
-	for nids := range slices.Chunk(l.nids, readAtOnce) {
+	for !l.Empty() {
 		var events []*Event
 		err := l.engine.store.View(ctx, func(tx *store.Tx) (err error) {
-			events, err = l.engine.Events(tx, nids)
+			events, err = l.Next(tx)
 			return err
 		})
 		if err != nil {
@@ -87,7 +77,7 @@ func (e *Engine) ServeState(ctx context.Context, server id.Server, room id.Room,
 		}
 		state := eventsOf(entries)
 		chain, err := authChain(tx, v.room.NID, state)
-		a = StateAnswer{EventList{e, state}, EventList{e, chain}}
+		a = StateAnswer{e.List(state), e.List(chain)}
 		return err
 	})
 	return a, err
@@ -108,7 +98,7 @@ func (e *Engine) ServeAuthChain(ctx context.Context, server id.Server, room id.R
 			return errcode.NotFound("event %s is not known here, or not of room %s", of, room)
 		}
 		nids, err := e.authChainOf(tx, v.room.NID, ev.PDU)
-		chain = EventList{e, nids}
+		chain = e.List(nids)
 		return err
 	})
 	return chain, err

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -12,8 +13,8 @@ import (
 	"hearth/room"
 )
 
-func (a *API) getRoomState(ctx context.Context, c httpx.Caller, r roomRequest) (jsontext.Value, error) {
-	return a.Rooms.ReadState(ctx, reader(c), r.Room)
+func (a *API) getRoomState(ctx context.Context, w http.ResponseWriter, c httpx.Caller, r roomRequest) error {
+	return a.Rooms.ReadState(ctx, reader(c), r.Room, jsonBody{w})
 }
 
 type getRoomStateRequest struct {
@@ -38,20 +39,20 @@ type getMembersRequest struct {
 	NotMembership string  `query:"not_membership"`
 }
 
-func (a *API) getMembersByRoom(ctx context.Context, c httpx.Caller, r getMembersRequest) (_ jsontext.Value, err error) {
+func (a *API) getMembersByRoom(ctx context.Context, w http.ResponseWriter, c httpx.Caller, r getMembersRequest) (err error) {
 	var choice room.MemberChoice
 	if choice.At, err = room.ParseToken("at", r.At); err != nil {
-		return nil, err
+		return err
 	}
 	if choice.Only, err = room.ParseMembership("membership", r.Membership); err != nil {
-		return nil, err
+		return err
 	}
 	if choice.Not, err = room.ParseMembership("not_membership", r.NotMembership); err != nil {
-		return nil, err
+		return err
 	}
-	return a.Rooms.ReadMembers(ctx, reader(c), r.Room, choice)
+	return a.Rooms.ReadMembers(ctx, reader(c), r.Room, choice, jsonBody{w})
 }
 
-func (a *API) getJoinedMembersByRoom(ctx context.Context, c httpx.Caller, r roomRequest) (jsontext.Value, error) {
-	return a.Rooms.ReadJoinedMembers(ctx, reader(c), r.Room)
+func (a *API) getJoinedMembersByRoom(ctx context.Context, w http.ResponseWriter, c httpx.Caller, r roomRequest) error {
+	return a.Rooms.ReadJoinedMembers(ctx, reader(c), r.Room, jsonBody{w})
 }

@@ -99,11 +99,11 @@ func (a *API) roomHistory() []httpx.Route {
 // spec: client-server-api#get_matrixclientv3roomsroomidstate
 func (a *API) roomState() []httpx.Route {
 	return []httpx.Route{
-		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/state", httpx.Guest, httpx.NoLimit, a.getRoomState),
+		httpx.Stream("GET /_matrix/client/v3/rooms/{roomId}/state", httpx.Guest, httpx.NoLimit, a.getRoomState),
 		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}", httpx.Guest, httpx.NoLimit, a.getRoomStateWithKey).
 			Also("/_matrix/client/v3/rooms/{roomId}/state/{eventType}", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{$}"),
-		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/members", httpx.Guest, httpx.NoLimit, a.getMembersByRoom),
-		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/joined_members", httpx.Guest, httpx.NoLimit, a.getJoinedMembersByRoom),
+		httpx.Stream("GET /_matrix/client/v3/rooms/{roomId}/members", httpx.Guest, httpx.NoLimit, a.getMembersByRoom),
+		httpx.Stream("GET /_matrix/client/v3/rooms/{roomId}/joined_members", httpx.Guest, httpx.NoLimit, a.getJoinedMembersByRoom),
 	}
 }
 
