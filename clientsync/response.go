@@ -30,6 +30,10 @@ type response struct {
 	changes changes
 	members []sentMember // members that go out for the first time
 
+	// parts: the answer goes out while it is made.
+	parts bool
+	large *largeState // of the room that is being written
+
 	w    writer
 	news bool // there is something that a waiting client wants to hear
 }
@@ -48,7 +52,6 @@ const manyRooms = 32
 // are read by version.
 func (y *response) build(ctx context.Context) error {
 	var sections [sectionCount][]job
-	parts := false
 	err := y.s.store.View(ctx, func(tx *store.Tx) error {
 		if err := y.begin(ctx, tx); err != nil {
 			return err
@@ -64,7 +67,9 @@ func (y *response) build(ctx context.Context) error {
 		for _, j := range jobs {
 			sections[j.section()] = append(sections[j.section()], j)
 		}
-		if parts = len(jobs) > manyRooms || y.initial; parts {
+		// A room that is new to the client may have a state of very many members.
+		y.parts = len(jobs) > manyRooms || y.req.FullState || slices.ContainsFunc(jobs, func(j job) bool { return y.isNew(&j) })
+		if y.parts {
 			return nil
 		}
 		if err := y.roomSections(ctx, tx, sections); err != nil {
@@ -72,7 +77,7 @@ func (y *response) build(ctx context.Context) error {
 		}
 		return y.presence(tx)
 	})
-	if err != nil || !parts {
+	if err != nil || !y.parts {
 		return err
 	}
 	if err := y.roomSections(ctx, nil, sections); err != nil {
@@ -84,6 +89,7 @@ func (y *response) build(ctx context.Context) error {
 // begin fixes up to where the answer goes, and learns what changed up to there.
 func (y *response) begin(ctx context.Context, tx *store.Tx) error {
 	y.clock, y.news, y.members, y.met = time.Now().UnixMilli(), false, y.members[:0], map[store.UserNID]bool{}
+	y.parts, y.large = false, nil
 	position, err := tx.ReadPosition()
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ func (y *response) roomSections(ctx context.Context, tx *store.Tx, sections [sec
 
 func (y *response) eachRoom(ctx context.Context, tx *store.Tx, jobs []job) error {
 	some := func(tx *store.Tx, size int) error {
-		for len(jobs) > 0 && len(y.w.b) < size {
+		for len(jobs) > 0 && len(y.w.b) < size && y.large == nil {
 			if err := y.room(ctx, tx, &jobs[0]); err != nil {
 				return fmt.Errorf("room %s: %w", jobs[0].room, err)
 			}
@@ -52,10 +52,11 @@ func (y *response) eachRoom(ctx context.Context, tx *store.Tx, jobs []job) error
 		if err := y.s.store.View(ctx, func(tx *store.Tx) error { return some(tx, flushSize) }); err != nil {
 			return err
 		}
-		if len(y.w.b) >= flushSize {
-			if err := y.w.flush(); err != nil {
-				return err
-			}
+		if err := y.writeLarge(ctx); err != nil {
+			return err
+		}
+		if err := y.w.flushFull(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -93,9 +94,14 @@ type span struct {
 	own store.EventNID
 }
 
+// isNew says whether the client knows nothing of a room as a member of it.
+func (y *response) isNew(j *job) bool {
+	return y.initial || j.complete || j.member.Position > y.since.Durable
+}
+
 // joined writes what is new in a room that the user is joined to.
 func (y *response) joined(ctx context.Context, tx *store.Tx, j *job) error {
-	newly := y.initial || j.complete || j.member.Position > y.since.Durable
+	newly := y.isNew(j)
 	whole := newly || y.req.FullState
 	if whole {
 		j.change = everything
@@ -125,7 +131,7 @@ func (y *response) joined(ctx context.Context, tx *store.Tx, j *job) error {
 func (y *response) joinedHistory(tx *store.Tx, j *job, newly, whole bool) (bool, error) {
 	if !j.change.timeline {
 		if y.req.stateAfter() {
-			return y.writeState(tx, nil, &state{})
+			return y.tellState(tx, nil, &state{})
 		}
 		return false, nil
 	}
@@ -280,7 +286,7 @@ func (y *response) history(tx *store.Tx, sp *span, summarize bool) (news bool, e
 			return false, fmt.Errorf("members: %w", err)
 		}
 	}
-	some, err := y.writeState(tx, sp, st)
+	some, err := y.tellState(tx, sp, st)
 	if err != nil {
 		return false, err
 	}

@@ -1,6 +1,9 @@
 package clientsync
 
 import (
+	"context"
+
+	"hearth/room"
 	"hearth/store"
 )
 
@@ -206,8 +209,44 @@ func lookUp(tx *store.Tx, room store.RoomNID, keys []store.StateKey, version int
 // stateChunk is how many events of a large state are held at once.
 const stateChunk = 500
 
-// writeState writes `state` or `state_after`, and says whether there was anything to tell.
-func (y *response) writeState(tx *store.Tx, sp *span, st *state) (bool, error) {
+// largeState is a state that is not written where it was found: see writeLarge.
+type largeState struct {
+	span  *span
+	state *state
+}
+
+// tellState writes `state` or `state_after`, or leaves that to writeLarge, and says whether
+// there is anything to tell.
+func (y *response) tellState(tx *store.Tx, sp *span, st *state) (bool, error) {
+	if y.parts && len(st.events) > stateChunk {
+		y.large = &largeState{sp, st}
+		return true, nil
+	}
+	return y.writeState(sp, st, func(fn func(*store.Tx) error) error { return fn(tx) })
+}
+
+// writeLarge writes the state of the room that was written last into its object, if that was
+// left out: bit by bit, with no snapshot held while the client takes it.
+func (y *response) writeLarge(ctx context.Context) error {
+	if y.large == nil {
+		return nil
+	}
+	l := *y.large
+	y.large = nil
+	y.w.reopen()
+	_, err := y.writeState(l.span, l.state, func(fn func(*store.Tx) error) error {
+		if err := y.s.store.View(ctx, fn); err != nil {
+			return err
+		}
+		return y.w.flushFull()
+	})
+	y.w.b = append(y.w.b, '}')
+	return err
+}
+
+// writeState writes `state` or `state_after` with events that it reads, some at a time, by
+// way of view. It says whether there was anything to tell.
+func (y *response) writeState(sp *span, st *state, view func(func(*store.Tx) error) error) (bool, error) {
 	names := []string{"state"}
 	if y.req.stateAfter() {
 		names = names[:0]
@@ -222,13 +261,13 @@ func (y *response) writeState(tx *store.Tx, sp *span, st *state) (bool, error) {
 	for _, name := range names {
 		// state_after tells by its presence that the server knows it, so it is there even when empty.
 		err := y.w.events(name, y.req.stateAfter(), func() error {
-			start := len(y.w.b)
-			for from := 0; from < len(st.events); from += stateChunk {
-				if err := y.writeStateChunk(tx, sp, st.events[from:min(from+stateChunk, len(st.events))]); err != nil {
+			start := y.w.size()
+			for list := y.s.rooms.List(st.events); !list.Empty(); {
+				if err := view(func(tx *store.Tx) error { return y.writeStateEvents(tx, sp, &list) }); err != nil {
 					return err
 				}
 			}
-			some = some || len(y.w.b) > start
+			some = some || y.w.size() > start
 			return nil
 		})
 		if err != nil {
@@ -238,8 +277,9 @@ func (y *response) writeState(tx *store.Tx, sp *span, st *state) (bool, error) {
 	return some, nil
 }
 
-func (y *response) writeStateChunk(tx *store.Tx, sp *span, nids []store.EventNID) error {
-	events, err := y.s.rooms.Events(tx, nids)
+// writeStateEvents writes the next few events of a list.
+func (y *response) writeStateEvents(tx *store.Tx, sp *span, list *room.EventList) error {
+	events, err := list.Next(tx)
 	if err != nil {
 		return err
 	}

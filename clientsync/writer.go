@@ -44,6 +44,17 @@ func (w *writer) flush() error {
 	return err
 }
 
+// flushFull sends what was built if it is much.
+func (w *writer) flushFull() error {
+	if len(w.b) < flushSize {
+		return nil
+	}
+	return w.flush()
+}
+
+// reopen takes back the end of the object that was written last, so that it can have further members.
+func (w *writer) reopen() { w.b = w.b[:len(w.b)-1] }
+
 func (w *writer) size() int64 { return w.sent + int64(len(w.b)) }
 
 // comma separates a member or element from the one before it.
