@@ -220,32 +220,12 @@ func (e *Engine) joinRemote(ctx context.Context, c Change) error {
 	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinVia(ctx, server, c) })
 }
 
-func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err error) {
+func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error {
 	join, v, err := e.handshake(ctx, server, store.Join, c)
 	if err != nil {
 		return err
 	}
-	t, err := e.receiveTold(v, c.Room)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	// Members are left out if the server can: of a large room they are most of the
-	// state, and the room can be used without them. They are fetched afterwards.
-	answer, err := e.options.Network.SendJoin(ctx, server, join, true, t.add)
-	if err != nil {
-		return err
-	}
-	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
-		return err
-	}
-	if err := e.abandon(ctx, c.Room); err != nil {
-		return err
-	}
-	if err := e.adopt(ctx, v, c.Room, t); err != nil {
-		return err
-	}
-	state, err := e.stateOf(ctx, c.Room, t.stateNames())
+	join, state, answer, err := e.letIn(ctx, server, v, join)
 	if err != nil {
 		return err
 	}
@@ -258,6 +238,32 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) (err e
 		e.partial.begin()
 	}
 	return err
+}
+
+// letIn sends a join to a server in the room, and makes the room known with the state that
+// the server tells.
+func (e *Engine) letIn(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) (_ *event.PDU, _ *StateMap, answer JoinAnswer, err error) {
+	t, err := e.receiveTold(v, join.Room)
+	if err != nil {
+		return nil, nil, answer, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	// Members are left out if the server can: of a large room they are most of the
+	// state, and the room can be used without them. They are fetched afterwards.
+	if answer, err = e.options.Network.SendJoin(ctx, server, join, true, t.add); err != nil {
+		return nil, nil, answer, err
+	}
+	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
+		return nil, nil, answer, err
+	}
+	if err := e.abandon(ctx, join.Room); err != nil {
+		return nil, nil, answer, err
+	}
+	if err := e.adopt(ctx, v, join.Room, t); err != nil {
+		return nil, nil, answer, err
+	}
+	state, err := e.stateOf(ctx, join.Room, t.stateNames())
+	return join, state, answer, err
 }
 
 // countersigned is our join as the other server returned it, if that server signed it
@@ -423,7 +429,7 @@ func (w *writing) snapshotTo(tx *store.Tx, state *StateMap) ([]change, error) {
 				nids = append(nids, old)
 			}
 		}
-		events, err := w.engine.Events(tx, nids)
+		events, err := w.engine.readEvents(tx, nids, len(entries) < longList)
 		if err != nil {
 			return nil, err
 		}

@@ -99,6 +99,10 @@ func (en *entry) placed() bool {
 	return en.event.Flags&(store.Rejected|store.SoftFailed|store.Outlier) == 0
 }
 
+// keep says whether the event is to be found in memory. One that comes in beside the
+// timeline is not: it is one of the very many of a large room's state, mostly.
+func (en *entry) keep() bool { return en.stored || en.event.Flags&store.Outlier == 0 }
+
 // change is one entry of a room's current state that becomes another event's.
 type change struct {
 	key           store.StateKey
@@ -182,8 +186,9 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 	}
 	w.head = &head
 	// Before the commit, which puts the events with their positions in their place.
-	for _, en := range w.entries {
-		if !en.stored { // what is stored already changes with the commit only
+	for i := range w.entries {
+		// What is stored already changes with the commit only.
+		if en := &w.entries[i]; !en.stored && en.keep() {
 			e.events.Set(en.event.NID, en.event)
 		}
 	}
@@ -433,7 +438,9 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 	}
 	placed := &Event{Event: row, PDU: en.event.PDU, overlay: en.event.overlay}
 	placed.JSON = nil // the PDU has it
-	tx.AfterCommit(func() { w.engine.events.Set(placed.NID, placed) })
+	if en.keep() {
+		tx.AfterCommit(func() { w.engine.events.Set(placed.NID, placed) })
+	}
 	for _, c := range en.changes {
 		if err := tx.State.Insert(row.Room, c.key, version, c.event); err != nil {
 			return fmt.Errorf("change state by %s: %w", row.ID, err)
