@@ -51,6 +51,7 @@ type Sender struct {
 	rows    map[store.ServerNID]bool // destinations that have a row
 	changed bool                     // since it was last noted
 	lastEDU int64                    // number of the last volatile EDU
+	early   []earlyEDU               // wait for spread
 	sets    map[int64]*destinationSet
 	members int // of all sets in memory
 }
@@ -183,7 +184,7 @@ func (s *Sender) begin(ctx context.Context) error {
 	s.own = own
 	s.active, s.failing = map[store.ServerNID]*recipient{}, map[store.ServerNID]*outage{}
 	s.byName, s.rows = map[id.Server]*outage{}, map[store.ServerNID]bool{}
-	s.sets, s.members = map[int64]*destinationSet{}, 0
+	s.sets, s.members, s.early = map[int64]*destinationSet{}, 0, nil
 	err = s.store.View(ctx, func(tx *store.Tx) error {
 		if s.spread, _, err = tx.Followers.Position(follower); err != nil {
 			return err
@@ -328,6 +329,10 @@ func (s *Sender) put(b batch) {
 		}
 	}
 	s.spread = b.upTo
+	for len(s.early) > 0 && s.early[0].position <= s.spread {
+		s.early[0].spread(s)
+		s.early = s.early[1:]
+	}
 	s.touch()
 }
 
@@ -357,31 +362,59 @@ func (s *Sender) start(d *recipient) {
 	})
 }
 
-// Queue sends news to servers (this one may be among them) unless they do not answer.
+// earlyEDU is a volatile EDU on its way into the queues, after everything up to a position: it
+// may be about what another server only learns by that, such as a membership.
+type earlyEDU struct {
+	*volatileEDU
+	position int64
+	to       destinationSet
+}
+
+// maxEarly bounds them; older ones go first.
+const maxEarly = 10_000
+
+// Queue sends news to servers (this one may be among them) unless they do not answer. It
+// goes out after what was committed before.
 func (s *Sender) Queue(ctx context.Context, e EDU, to []store.ServerNID) error {
-	names := make([]id.Server, len(to))
+	early := earlyEDU{to: destinationSet{to, make([]id.Server, len(to))}}
 	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
 		for i, nid := range to {
-			if names[i], err = tx.IDs.ServerName(nid); err != nil {
+			if early.to.names[i], err = tx.IDs.ServerName(nid); err != nil {
 				return err
 			}
 		}
-		return nil
+		early.position, err = tx.ReadPosition()
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", e.Type, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ctx == nil {
+		return nil // nobody sends
+	}
 	s.lastEDU++
-	news := &volatileEDU{EDU: e, number: s.lastEDU, due: time.Now().Add(e.Patience)}
-	for i, nid := range to {
-		if d := s.reach(nid, names[i], s.spread); d != nil {
-			d.volatile.add(news)
+	early.volatileEDU = &volatileEDU{EDU: e, number: s.lastEDU, due: time.Now().Add(e.Patience)}
+	if early.position <= s.spread {
+		early.spread(s)
+		return nil
+	}
+	if len(s.early) == maxEarly {
+		s.early = s.early[1:]
+	}
+	s.early = append(s.early, early)
+	return nil
+}
+
+// spread puts the EDU into the queues of its destinations. The caller holds the sender's lock.
+func (e *earlyEDU) spread(s *Sender) {
+	for i, nid := range e.to.nids {
+		if d := s.reach(nid, e.to.names[i], s.spread); d != nil {
+			d.volatile.add(e.volatileEDU)
 			d.signal()
 		}
 	}
-	return nil
 }
 
 // Up notes that a server is there: it sent something. If it did not answer

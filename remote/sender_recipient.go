@@ -267,10 +267,11 @@ func (s *Sender) fromQueue(d *recipient) *transaction {
 		}
 		n++
 	}
-	if d.limit == 0 {
-		t.addVolatile(&d.volatile)
-	} else {
+	switch {
+	case d.limit > 0:
 		d.volatile = volatileQueue{} // it might be what the server does not take
+	case n == len(d.queue): // it may be about what comes later in the queue
+		t.addVolatile(&d.volatile)
 	}
 	t.accepted = func() {
 		// It may have begun to read the store, from the front of the queue, meanwhile.

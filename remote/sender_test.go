@@ -39,6 +39,8 @@ type federation struct {
 	down   map[id.Server]error
 	got    map[id.Server][]delivery
 	during func(to id.Server) // called while a transaction is under way
+	slow   bool               // followers of the store are not woken
+	wakes  []func()           // what would wake them
 	rooms  map[string]store.RoomNID
 	last   map[string]store.EventNID
 }
@@ -61,11 +63,32 @@ func newFederation(t *testing.T) *federation {
 func (f *federation) open() {
 	var hub *stream.Hub
 	s, err := store.Open(context.Background(), store.Options{SQLite: f.path, Server: storetest.Server,
-		Published: func(c stream.Commit) func() { return hub.Publish(c) }})
+		Published: func(c stream.Commit) func() { return f.wake(hub.Publish(c)) }})
 	f.must(err)
 	hub = stream.NewHub(s.Position())
 	f.store, f.hub = s, hub
 	f.run()
+}
+
+// wake is what wakes followers after a commit, or nothing while they are slow.
+func (f *federation) wake(fn func()) func() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.slow {
+		return fn
+	}
+	f.wakes = append(f.wakes, fn)
+	return func() {}
+}
+
+func (f *federation) setSlow(slow bool) {
+	f.mu.Lock()
+	wakes := f.wakes
+	f.slow, f.wakes = slow, nil
+	f.mu.Unlock()
+	for _, wake := range wakes {
+		wake()
+	}
 }
 
 // run starts the sender.
@@ -716,6 +739,38 @@ func TestVolatileEDUs(t *testing.T) {
 		f.expect(hs1, "two")
 		f.expect("blocked.example")
 		f.expect(storetest.Server)
+	})
+}
+
+// TestVolatileEDUsComeAfterTheEvents: they may be about a member whose join is among those.
+func TestVolatileEDUsComeAfterTheEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t)
+		defer f.close()
+		f.join("a", hs1)
+		to := f.nids(hs1)
+		typing := func(n int) {
+			t.Helper()
+			f.must(f.sender.Queue(context.Background(), remote.EDU{Type: "m.typing", Key: "alice", Content: jsontext.Value(fmt.Sprint(n))}, to))
+		}
+		f.setSlow(true)
+		f.say("a", "one")
+		typing(1)
+		f.expect(hs1)
+		f.setSlow(false)
+		f.expect(hs1, "one", "typing1")
+
+		// More than go into one transaction.
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		f.setDuring(func(id.Server) { once.Do(func() { close(begun); <-goOn }) })
+		f.say("a", "two")
+		<-begun
+		many := numbered("a", 120)
+		f.say("a", many...)
+		typing(2)
+		close(goOn)
+		f.expect(hs1, append(append([]string{"two"}, many...), "typing2")...)
 	})
 }
 
