@@ -1,8 +1,11 @@
 package endpoint
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -93,6 +96,17 @@ func identity(t *testing.T, c *server.Client, seed string) (keys jsontext.Value,
 	return keys, public
 }
 
+// queryKeys is what a client is told of a user's keys.
+func queryKeys(t *testing.T, c, of *server.Client) string {
+	t.Helper()
+	answer := c.MustDo("POST", "/_matrix/client/v3/keys/query", object{"device_keys": object{string(of.User): []string{}}})
+	raw, err := json.Marshal(answer, json.Deterministic(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // TestKeysOfUsersOfAnotherServer: who shares a room sees them, and their changes.
 func TestKeysOfUsersOfAnotherServer(t *testing.T) {
 	n := server.NewNetwork(t)
@@ -109,14 +123,7 @@ func TestKeysOfUsersOfAnotherServer(t *testing.T) {
 		c.MustDo("POST", "/_matrix/client/v3/keys/upload", object{"device_keys": keys, "one_time_keys": object{"x:" + seed: "one-time"}})
 		return public
 	}
-	query := func(c, of *server.Client) string {
-		answer := c.MustDo("POST", "/_matrix/client/v3/keys/query", object{"device_keys": object{string(of.User): []string{}}})
-		raw, err := json.Marshal(answer, json.Deterministic(true))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(raw)
-	}
+	query := func(c, of *server.Client) string { return queryKeys(t, c, of) }
 	public := upload(bob, "1")
 	join()
 	a := watch(t, alice)
@@ -139,4 +146,76 @@ func TestKeysOfUsersOfAnotherServer(t *testing.T) {
 	}
 	bob.MustDo("POST", "/_matrix/client/v3/rooms/"+url.PathEscape(name)+"/leave", object{})
 	a.until("bob, who is gone", `"left":["`+bob.User+`"]`)
+}
+
+// TestDevicesOfWhoJoinsByWayOfAnotherServer: a third server in the room hears of the join from the
+// second, and of devices from the first, in any order.
+func TestDevicesOfWhoJoinsByWayOfAnotherServer(t *testing.T) {
+	for _, first := range []string{"join", "devices"} {
+		t.Run(first, func(t *testing.T) {
+			n := server.NewNetwork(t)
+			middle, away, third := n.Start(), n.Start(), n.Start()
+			alice, bob, charlie := middle.Register("alice"), away.Register("bob"), third.Register("charlie")
+			name := alice.MustDo("POST", "/_matrix/client/v3/createRoom", object{"preset": "public_chat"})["room_id"].(string)
+			join := func(s *server.Server, c *server.Client) {
+				t.Helper()
+				if err := s.Rooms.Join(t.Context(), room.Change{Room: id.Room(name), Sender: id.User(c.User), Via: []id.Server{middle.Name()}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			join(third, charlie)
+			c := watch(t, charlie)
+
+			// One of both has to wait until the other was taken in.
+			texts := map[string]string{"join": `"membership":"join"`, "devices": "changed soon after"}
+			taken := make(chan struct{})
+			third.Around(func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				is := func(what string) bool {
+					return strings.Contains(r.URL.Path, "/send/") && strings.Contains(string(body), texts[what]) && strings.Contains(string(body), bob.User)
+				}
+				for what := range texts {
+					if what != first && is(what) {
+						select {
+						case <-taken:
+						case <-r.Context().Done():
+						}
+					}
+				}
+				server.ServeHTTP(w, r)
+				if is(first) {
+					select {
+					case <-taken:
+					default:
+						close(taken)
+					}
+				}
+			})
+			upload := func(seed string) (public string) {
+				keys, public := identity(t, bob, seed)
+				bob.MustDo("POST", "/_matrix/client/v3/keys/upload", object{"device_keys": keys})
+				return public
+			}
+			upload("1")
+			join(away, bob)
+			public := upload("2")
+			bob.MustDo("PUT", "/_matrix/client/v3/devices/"+url.PathEscape(bob.Device), object{"display_name": texts["devices"]})
+			for seed := '3'; ; seed++ {
+				// The client asks when it hears of the join, if not before; and again for later changes.
+				got := ""
+				for !strings.Contains(got, public) {
+					c.until("bob's devices", `"changed":["`+bob.User+`"]`)
+					got = queryKeys(t, charlie, bob)
+				}
+				if seed == '5' {
+					break
+				}
+				public = upload(string(seed))
+			}
+		})
+	}
 }

@@ -110,6 +110,10 @@ func (n *Network) Start(change ...func(*config.Config)) *Server {
 			own.(http.HandlerFunc)(w, r)
 			return
 		}
+		if around := s.around.Load(); around != nil {
+			(*around)(w, r, s.Router)
+			return
+		}
 		s.Router.ServeHTTP(w, r)
 	}))
 	router.Store(&h)
@@ -126,6 +130,12 @@ func StartPair(t testing.TB, change ...func(*config.Config)) (a, b *Server) {
 // Serve answers an endpoint for other servers of the network that Hearth does not have,
 // or differently than it does.
 func (s *Server) Serve(method, path string, h http.HandlerFunc) { s.own.Store(method+" "+path, h) }
+
+// Around has a function answer what other servers of the network ask, by way of the server itself
+// or not.
+func (s *Server) Around(fn func(w http.ResponseWriter, r *http.Request, server http.Handler)) {
+	s.around.Store(&fn)
+}
 
 // SigningKey is the key that the server signs with.
 func (s *Server) SigningKey() config.SigningKey {

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -29,6 +30,8 @@ type Server struct {
 	*server.Server
 	t   testing.TB
 	own sync.Map // handlers of Serve by method and path
+
+	around atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
 }
 
 // Object is a JSON object.
