@@ -130,8 +130,10 @@ func TestSlowClientsKeepNobodyFromTheStore(t *testing.T) {
 	for range 4*runtime.GOMAXPROCS(0) + 4 { // more than there are connections
 		begun.Add(1)
 		ended.Go(func() {
+			here := sync.OnceFunc(begun.Done)
+			defer here() // also where it fails
 			out := pausing{pause: func() {
-				begun.Done()
+				here()
 				select {
 				case <-goOn:
 				case <-ctx.Done():

@@ -103,8 +103,10 @@ func TestSlowReadersKeepNobodyFromTheStore(t *testing.T) {
 			for name, read := range s.lists() {
 				begun.Add(1)
 				ended.Go(func() {
+					here := sync.OnceFunc(begun.Done)
+					defer here() // also where it fails
 					out := pausing{pause: func() error {
-						begun.Done()
+						here()
 						select {
 						case <-goOn:
 							return nil
