@@ -192,7 +192,7 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		en.overlay = &ev.overlay.Overlay
 	}
 	en.gap = missing
-	if reason, err = w.denied(tx, ev.PDU, auth, nil); err == nil && reason == nil { // 4
+	if reason, err = w.denied(tx, ev.PDU, auth, nil); err == nil && reason == nil && !en.late { // 4
 		if reason, err = w.deniedBy(tx, ev.PDU, before); reason != nil && w.head.Partial.Version != 0 { // 5
 			// That may be for want of members: it is judged again when they are known, and
 			// until then what rests on it is not rejected with it.

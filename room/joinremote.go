@@ -226,7 +226,7 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error 
 		return err
 	}
 	join, state, answer, err := e.letIn(ctx, server, v, join)
-	if err != nil {
+	if err != nil || state == nil {
 		return err
 	}
 	lacks, err := e.lacks(ctx, server, answer)
@@ -241,7 +241,7 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error 
 }
 
 // letIn sends a join to a server in the room, and makes the room known with the state that
-// the server tells.
+// the server tells; nil: the join is in the room already, as nothing was missed.
 func (e *Engine) letIn(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) (_ *event.PDU, _ *StateMap, answer JoinAnswer, err error) {
 	t, err := e.receiveTold(v, join.Room)
 	if err != nil {
@@ -256,6 +256,9 @@ func (e *Engine) letIn(ctx context.Context, server id.Server, v *roomversion.Ver
 	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
 		return nil, nil, answer, err
 	}
+	if went, err := e.goOn(ctx, server, v, join); err != nil || went {
+		return nil, nil, answer, err
+	}
 	if err := e.abandon(ctx, join.Room); err != nil {
 		return nil, nil, answer, err
 	}
@@ -264,6 +267,28 @@ func (e *Engine) letIn(ctx context.Context, server id.Server, v *roomversion.Ver
 	}
 	state, err := e.stateOf(ctx, join.Room, t.stateNames())
 	return join, state, answer, err
+}
+
+// goOn has a join accepted that comes right after what is known of a room that all here have left
+// while its state was still partial: nothing was missed, and what completes that state completes
+// this one. If the state does not allow the join, it is too little to go on with.
+func (e *Engine) goOn(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) (went bool, err error) {
+	unfinished, err := e.isUnfinished(ctx, join.Room)
+	if err != nil || !unfinished {
+		return false, err
+	}
+	if missing, err := e.unknown(ctx, join.PrevEvents, false); err != nil || len(missing) > 0 {
+		return false, err
+	}
+	err = e.receiveOne(ctx, server, v, join, true)
+	switch {
+	case errors.Is(err, errPreliminary):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	e.partial.begin()
+	return true, nil
 }
 
 // countersigned is our join as the other server returned it, if that server signed it
@@ -321,14 +346,14 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 	if err := w.engine.makeAllNames(ctx, []*event.PDU{join}); err != nil {
 		return err
 	}
-	nid, err := w.engine.nids.next(ctx, w.engine.store)
-	if err != nil {
-		return err
-	}
 	return w.engine.store.View(ctx, func(tx *store.Tx) error {
-		n, ok, err := findNames(tx, Proposal{Sender: join.Sender, Type: join.Type, StateKey: join.StateKey})
-		if err != nil || !ok {
-			return fmt.Errorf("names of %s (%v): %w", join.ID, ok, err)
+		known, _, err := w.find(tx, join.ID)
+		if err != nil {
+			return err
+		}
+		en, err := w.draft(ctx, tx, join, known)
+		if err != nil {
+			return err
 		}
 		auth, err := w.authEvents(tx, join)
 		if err != nil {
@@ -365,11 +390,8 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 			// Its memberships came about for us with the join that follows.
 			return w.commitSnapshot(tx, snapshot, version, position)
 		})
-		w.noteLacking(lacks, nid)
-		en := entry{event: &Event{PDU: join, Event: store.Event{
-			NID: nid, Room: w.head.NID, ID: join.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: true,
-			Depth: join.Depth, TS: join.OriginServerTS, StateBefore: w.head.StateVersion,
-		}}}
+		w.noteLacking(lacks, en.event.NID)
+		en.event.StateBefore = w.head.StateVersion
 		for _, a := range auth {
 			en.auth = append(en.auth, a.NID)
 		}
@@ -381,7 +403,7 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 			}
 		}
 		w.note(&en)
-		if en.changes, err = w.changesTo(tx, state.Set(n.key, nid)); err != nil {
+		if en.changes, err = w.changesTo(tx, state.Set(en.event.Key, en.event.NID)); err != nil {
 			return err
 		}
 		if err := w.gatherEffects(tx, &en); err != nil {

@@ -309,16 +309,21 @@ func (e *Engine) awaitMember(ctx context.Context, room id.Room, user id.User) er
 
 // isPartial says whether members are missing of a room that somebody here is in: if all
 // have left, nobody will ever tell them.
-func (e *Engine) isPartial(ctx context.Context, room id.Room) (partial bool, err error) {
-	err = e.store.View(ctx, func(tx *store.Tx) error {
-		row, ok, err := tx.Rooms.Get(room)
-		partial = ok && row.Partial.Version != 0
-		return err
-	})
-	if err != nil || !partial {
+func (e *Engine) isPartial(ctx context.Context, room id.Room) (bool, error) {
+	if unfinished, err := e.isUnfinished(ctx, room); err != nil || !unfinished {
 		return false, err
 	}
 	return e.isResident(ctx, room)
+}
+
+// isUnfinished says whether the state of a room never became whole.
+func (e *Engine) isUnfinished(ctx context.Context, room id.Room) (unfinished bool, err error) {
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		row, ok, err := tx.Rooms.Get(room)
+		unfinished = ok && row.Partial.Version != 0
+		return err
+	})
+	return unfinished, err
 }
 
 // errPartial is for other servers that ask for what takes the whole state.

@@ -389,13 +389,7 @@ func (w *writing) judgeBeside(tx *store.Tx, en *entry) error {
 // left the room before, and somebody joins again now. By which states it was judged nobody
 // can tell, so nothing may rest on it. It can be fetched again as what came before this join.
 func (e *Engine) abandon(ctx context.Context, room id.Room) error {
-	var partial bool
-	err := e.store.View(ctx, func(tx *store.Tx) error {
-		row, ok, err := tx.Rooms.Get(room)
-		partial = ok && row.Partial.Version != 0
-		return err
-	})
-	if err != nil || !partial {
+	if unfinished, err := e.isUnfinished(ctx, room); err != nil || !unfinished {
 		return err
 	}
 	return e.write(ctx, room, func(w *writing) error {

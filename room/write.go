@@ -90,7 +90,8 @@ type entry struct {
 	// again: the event was judged before, while the room's state was partial, as was.
 	again bool
 	was   store.EventFlags
-	// late: it is known to come before what the room's state is of.
+	// late: it is known to come before the join that the room is rewound to, and by which state it
+	// is to be judged is not.
 	late bool
 }
 
