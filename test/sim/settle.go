@@ -81,11 +81,12 @@ func (w *World) drainHonest() {
 
 // in are the honest servers that are in the room: the most that regard each other so. A server
 // may believe to be in a room whose other servers hold that its users are out, and
-// send it nothing any more; it cannot know better until it joins anew.
+// send it nothing any more; it cannot know better until it joins anew. Nor can one whose state is
+// partial for good, because nobody who could tell the members regards it as being in the room.
 func (w *World) in() (best []*Server) {
 	regards := map[*Server]map[id.Server]bool{}
 	for _, s := range w.honest() {
-		if len(s.joined()) == 0 {
+		if len(s.joined()) == 0 || s.isPartial() {
 			continue
 		}
 		regards[s] = map[id.Server]bool{}
