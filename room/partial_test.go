@@ -40,6 +40,8 @@ type guest struct {
 	asked  []id.Server
 	// keeps are servers that keep the members back from the states that they tell.
 	keeps map[id.Server]bool
+	// conceals is an event that a server keeps back from the states that it tells.
+	conceals map[id.Server]id.Event
 	// proposes alters the templates of joins, if it is there.
 	proposes func(raw string) string
 	stop     func()
@@ -117,7 +119,9 @@ func (g *guest) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, 
 		return nil, nil, ctx.Err()
 	}
 	state, chain, err = g.peer.GetRoomStateIDs(ctx, from, r, at)
-	return slices.DeleteFunc(state, func(name id.Event) bool { return keeps && g.events[name].Type == event.TypeMember }), chain, err
+	return slices.DeleteFunc(state, func(name id.Event) bool {
+		return keeps && g.events[name].Type == event.TypeMember || name == g.conceals[from]
+	}), chain, err
 }
 
 func (g *guest) join(u id.User) id.Event {

@@ -1,0 +1,106 @@
+package room_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/room"
+	"hearth/store/storetest"
+)
+
+// Whoever left a room before its state was whole, and missed something since, begins anew: nothing
+// rests on what was judged by the state of the earlier time, and what was said then can be read.
+func TestWhoMissedSomethingOfARoomWithAPartialStateBeginsAnew(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		first := g.join(guestBob)
+		said := g.say("in the earlier time", first)
+		g.receive(said)
+		g.deliver(said)
+		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
+		all := timeline(t, g.s, g.e, g.room)
+		leave := all[len(all)-1].PDU
+		g.know(leave)
+		g.deliver(leave)
+		missed := g.say("missed", leave.ID)
+		g.deliver(missed)
+		again := g.join(guestBob)
+		h, _, err := g.e.Head(t.Context(), g.room)
+		g.must(err)
+		if all := timeline(t, g.s, g.e, g.room); all[len(all)-1].NID != h.Partial.Join {
+			t.Errorf("the state lacks members since %d, not since the second join", h.Partial.Join)
+		}
+		g.complete()
+		g.wantState(again)
+		body, err := g.e.ReadMessages(t.Context(), room.Reader{User: guestBob}, g.room, room.Page{Back: true, Limit: 50})
+		g.must(err)
+		for _, ev := range []*event.PDU{said, leave, missed} {
+			if n := strings.Count(string(body), fmt.Sprintf(`"event_id":%q`, ev.ID)); n != 1 {
+				t.Errorf("%s is there %d times", ev.Type, n)
+			}
+		}
+	})
+}
+
+// A server that tells a state which no other tells is not believed, if others could.
+func TestOneServerAloneIsNotBelieved(t *testing.T) {
+	p := newPeer(t, storetest.Open(t, nil), "11")
+	p.local("m.room.name", `{"name":"n"}`)
+	p.learn()
+	hidden := p.member("@bob:elsewhere.example", "join", p.newest())
+	p.deliver(hidden)
+	p.deliver(p.member("@alice:third.example", "join", p.newest()))
+	g := p.guest()
+	g.refuse[storetest.Server] = true
+	g.conceals = map[id.Server]id.Event{elsewhere: hidden.ID}
+	joined := g.join(guestBob)
+	close(g.told)
+	if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || whole {
+		t.Errorf("the state is whole: %t, %v", whole, err)
+	}
+	g.mu.Lock()
+	g.refuse[storetest.Server] = false
+	g.mu.Unlock()
+	g.members()
+	g.wantState(joined)
+	if !slices.Contains(g.asked, "third.example") {
+		t.Errorf("asked were %v", g.asked)
+	}
+}
+
+// An invite from outside is kept without its auth events. When somebody joins the room it becomes
+// an event like others, before anything rests on it.
+func TestAnInviteFromOutsideBecomesPartOfTheRoom(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		levels := fmt.Sprintf(`{"users":{%q:100,%q:50}}`, alice, remoteCharlie)
+		if g.v.PrivilegedCreators {
+			levels = fmt.Sprintf(`{"users":{%q:50}}`, remoteCharlie)
+		}
+		g.local("m.room.power_levels", levels)
+		create := g.after[g.newest()][event.StateTuple{Type: event.TypeCreate}]
+		invite := g.build(remoteCharlie, event.TypeMember, ptr(string(guestAlice)), `{"membership":"invite"}`, g.newest())
+		g.deliver(invite)
+		_, err := g.e.ReceiveInvite(t.Context(), room.Invitation{
+			HandIn:  room.HandIn{Origin: elsewhere, Room: g.room, Event: invite.ID, Raw: g.raw(invite.ID)},
+			Version: g.v.ID, State: []jsontext.Value{g.raw(create.ID)},
+		})
+		g.must(err)
+		joined := g.join(guestBob)
+		kick := g.build(remoteCharlie, event.TypeMember, ptr(string(guestAlice)), `{"membership":"leave"}`, joined)
+		beside := g.set(remoteCharlie, "m.room.topic", `{"topic":"beside"}`, joined)
+		both := g.say("both", beside.ID, kick.ID)
+		g.receive(kick, beside, both)
+		for _, ev := range []*event.PDU{kick, beside, both} {
+			if !g.shows(ev.ID) {
+				t.Errorf("%s by %s is not shown", ev.Type, ev.Sender)
+			}
+		}
+		g.complete()
+		g.wantState(both.ID)
+	})
+}
