@@ -89,7 +89,7 @@ func (e *Engine) DropCanonicalAlias(ctx context.Context, room id.Room, alias id.
 	if may, err := e.MaySetState(ctx, h, user, event.TypeCanonicalAlias); err != nil || !may {
 		return err
 	}
-	return e.write(ctx, room, func(w *writing) error {
+	return e.compose(ctx, room, func(w *writing) error {
 		var content canonicalAlias
 		err := e.store.View(ctx, func(tx *store.Tx) error {
 			pdu, err := w.stateEvent(tx, event.StateTuple{Type: event.TypeCanonicalAlias})

@@ -277,3 +277,14 @@ func TestTheRoomGoesOnWhileThePolicyServerThinks(t *testing.T) {
 		}
 	})
 }
+
+// What goes out of a room's state by itself, in a user's name, is shown to the policy
+// server as what the user sends is.
+func TestACanonicalAliasThatIsDroppedIsShownToThePolicyServer(t *testing.T) {
+	p := newGuarded(t, "11")
+	p.local(event.TypeCanonicalAlias, `{"alias":"#gone:`+string(storetest.Server)+`"}`)
+	p.must(p.e.DropCanonicalAlias(t.Context(), p.room, id.Alias("#gone:"+storetest.Server), alice))
+	p.learn()
+	p.want(event.TypeCanonicalAlias, "", `{}`)
+	p.wantSigned()
+}
