@@ -29,10 +29,8 @@ func tables() (list []httpx.Route) {
 
 // absent says why an operation is not served, by a part of its path.
 var absent = []struct{ part, why string }{
-	{"/_matrix/policy/v1/sign", "this server is no policy server"},
 	{"/_matrix/federation/", "federation: next"},
 	{"/_matrix/app/", "called by us"},
-	{"/.well-known/matrix/policy_server", "this server is no policy server"},
 	{"/auth_metadata", "OAuth 2.0: later"},
 	{"/sso/", "single sign-on: later"},
 	{"/voip/", "calls: later"},

@@ -211,6 +211,17 @@ type Hearth struct {
 	LegacyMentions bool    `yaml:"legacy_mentions" default:"false" doc:"Also notify users of messages that merely contain their name or @room, as Matrix did before v1.17."`
 	Terms          []Terms `yaml:"terms" doc:"Documents that people must accept when they register."`
 	SupportPage    string  `yaml:"support_page" doc:"A page that helps users, shown in /.well-known/matrix/support."`
+
+	PolicyServer PolicyServer `yaml:"policy_server" doc:"What this server does for rooms that name it as their policy server; see policy-server.md."`
+}
+
+// PolicyServer keeps what is not wanted out of rooms that ask for it.
+type PolicyServer struct {
+	Enabled     bool      `yaml:"enabled" default:"true" doc:"Be the policy server of rooms whose m.room.policy names this server with its key, and in which one of its users is."`
+	DenyUsers   []string  `yaml:"deny_users" doc:"Users whose events are refused there, such as '@spam*:*'; * stands for any characters, ? for one."`
+	DenyServers []string  `yaml:"deny_servers" doc:"Servers whose users' events are refused there, such as '*.evil.example'."`
+	DenyText    []Pattern `yaml:"deny_text" doc:"Regular expressions, in the syntax of RE2, of what no unencrypted message may say there; (?i) before one makes capitals and small letters the same."`
+	MaxMentions int       `yaml:"max_mentions" default:"0" doc:"How many users a message may mention there; 0: any number."`
 }
 
 // Terms is one document in one language.

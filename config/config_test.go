@@ -277,3 +277,49 @@ func TestRangesOfAddresses(t *testing.T) {
 		t.Errorf("%#v and %#v", c.URLPreviewDeny, c.FederationIPRangeDeny)
 	}
 }
+
+func TestPolicyKey(t *testing.T) {
+	c := Default()
+	c.ServerName, c.Hearth.DataDir = "example.org", t.TempDir()
+	made, err := c.LoadPolicyKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := c.LoadPolicyKey()
+	if err != nil || !read.Equal(made) {
+		t.Errorf("the key changed: %v", err)
+	}
+	path := filepath.Join(c.Hearth.DataDir, "example.org.policy.key")
+	if text, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(text), "ed25519 policy_server ") {
+		t.Errorf("%q %v", text, err)
+	}
+	// The key that signs everything else shall not be taken for it by a copy.
+	if err := os.WriteFile(path, []byte("ed25519 a_1 "+strings.Repeat("B", 43)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.LoadPolicyKey(); err == nil {
+		t.Error("a key of another name is taken")
+	}
+}
+
+func TestPolicyServerOptions(t *testing.T) {
+	dir := folder(t, "a.yaml", `server_name: x
+hearth:
+  policy_server:
+    deny_users: ['@spam*:*']
+    deny_servers: [evil.example]
+    deny_text: ['(?i)buy\s+now']
+    max_mentions: 10
+`, "b.yaml", "server_name: x\nhearth: {policy_server: {deny_text: ['(?=x)']}}\n")
+	c, warnings, err := Load(dir + "/a.yaml")
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	p := c.Hearth.PolicyServer
+	if !p.Enabled || len(p.DenyUsers) != 1 || len(p.DenyServers) != 1 || p.MaxMentions != 10 || len(p.DenyText) != 1 || !p.DenyText[0].MatchString("BUY now") {
+		t.Errorf("%+v", p)
+	}
+	if _, _, err := Load(dir + "/b.yaml"); err == nil || !strings.Contains(err.Error(), "hearth.policy_server.deny_text[0]") {
+		t.Errorf("%v", err)
+	}
+}

@@ -23,9 +23,30 @@ type SigningKey struct {
 // LoadSigningKey reads a key in Synapse's format, "ed25519 VERSION SEED" with
 // the seed in unpadded base64, and makes one when the file is missing.
 func LoadSigningKey(path string) (SigningKey, error) {
+	return loadKey(path, "a_"+rand.Text()[:4])
+}
+
+// policyKey is what every policy server's key is called.
+// spec: server-server-api#validating-policy-server-signatures
+const policyKey = "policy_server"
+
+// LoadPolicyKey reads the key that this server signs with as a policy server, from a
+// file like that of the signing key. It is another key, so that a room can do without the
+// policy server and go on with the server.
+func (c *Config) LoadPolicyKey() (ed25519.PrivateKey, error) {
+	path := filepath.Join(c.Hearth.DataDir, string(c.ServerName)+".policy.key")
+	key, err := loadKey(path, policyKey)
+	if err == nil && key.ID != "ed25519:"+policyKey {
+		err = fmt.Errorf("%s: the key's version is %s, which is not the key of a policy server", path, key.ID)
+	}
+	return key.Private, err
+}
+
+// loadKey reads a key, and makes one of a version when the file is missing.
+func loadKey(path, version string) (SigningKey, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return makeSigningKey(path)
+		return makeSigningKey(path, version)
 	}
 	if err != nil {
 		return SigningKey{}, fmt.Errorf("read signing key: %w", err)
@@ -62,10 +83,9 @@ func parseSigningKey(fields []string) (SigningKey, error) {
 	return SigningKey{id.Key("ed25519:" + fields[1]), private}, nil
 }
 
-func makeSigningKey(path string) (SigningKey, error) {
+func makeSigningKey(path, version string) (SigningKey, error) {
 	seed := make([]byte, ed25519.SeedSize)
 	_, _ = rand.Read(seed) // never fails
-	version := "a_" + rand.Text()[:4]
 	line := "ed25519 " + version + " " + base64.RawStdEncoding.EncodeToString(seed) + "\n"
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return SigningKey{}, fmt.Errorf("make signing key: %w", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +37,16 @@ func (r *IPRange) UnmarshalText(b []byte) (err error) {
 type Rate struct {
 	PerSecond float64 `yaml:"per_second" doc:"How many a second in the long run."`
 	Burst     int     `yaml:"burst_count" doc:"How many at once; 0 switches the limit off."`
+}
+
+// Pattern is a regular expression in the syntax of RE2.
+type Pattern struct{ *regexp.Regexp }
+
+func (p *Pattern) UnmarshalText(b []byte) (err error) {
+	if p.Regexp, err = regexp.Compile(string(b)); err != nil {
+		return fmt.Errorf("%q is not a regular expression in the syntax of RE2: %w", b, err)
+	}
+	return nil
 }
 
 var durationUnits = map[byte]time.Duration{

@@ -134,7 +134,7 @@ func isLiteral(host string) bool {
 	return err == nil
 }
 
-// globs are patterns of servers' names, in lower case.
+// globs are patterns of names of servers or users, in lower case.
 type globs struct {
 	plain    map[string]bool // those without wildcards
 	patterns []string
@@ -143,15 +143,21 @@ type globs struct {
 // compileGlobs reads a list of patterns. What is no string, or too long to be the
 // name of a server, matches nothing.
 func compileGlobs(list []byte) globs {
-	g := globs{plain: map[string]bool{}}
 	if len(list) == 0 || list[0] != '[' {
-		return g
+		return globs{}
 	}
+	var patterns []string
 	for c := canonical.Walk(list); c.Next(); {
-		p, ok := canonical.String(c.Value)
-		if !ok {
-			continue
+		if p, ok := canonical.String(c.Value); ok {
+			patterns = append(patterns, p)
 		}
+	}
+	return globsOf(patterns)
+}
+
+func globsOf(patterns []string) globs {
+	g := globs{plain: map[string]bool{}}
+	for _, p := range patterns {
 		p = squeeze(strings.ToLower(p))
 		switch {
 		case len(p)-strings.Count(p, "*") > id.MaxLength:
@@ -172,12 +178,12 @@ func squeeze(p string) string {
 	return p
 }
 
-func (g globs) match(host string) bool {
-	if g.plain[host] {
+func (g globs) match(name string) bool {
+	if g.plain[name] {
 		return true
 	}
 	for _, p := range g.patterns {
-		if matchGlob(p, host) {
+		if matchGlob(p, name) {
 			return true
 		}
 	}

@@ -18,6 +18,9 @@ import (
 	"hearth/store"
 )
 
+// This is what every server does in rooms that have a policy server; what that does, if
+// it is this server, is in policyserver.go.
+
 // policyServer is the server that a room's state asks to look at every event. Only
 // m.room.policy names it: what servers made of the state events of its proposal, which
 // have other types, differs, and two of them would split the room.
@@ -85,12 +88,15 @@ func (e *Engine) policyOf(ctx context.Context, room id.Room) (s *policyServer, e
 	return s, err
 }
 
-// sign asks a policy server for its signature on an event, where it is needed and not
+// signByPolicy asks a policy server for its signature on an event, where it is needed and not
 // there. refusal: it did not give one, and why, as a client may be told.
 // spec: server-server-api#asking-for-a-policy-server-signature-on-an-event
 func (e *Engine) signByPolicy(ctx context.Context, s *policyServer, p *event.PDU) (signed *event.PDU, refusal, err error) {
 	if s.recommends(p) {
 		return p, nil, nil
+	}
+	if e.policy.is(s) {
+		return e.policy.sign(ctx, p)
 	}
 	if e.options.Network == nil {
 		return p, errcode.Forbidden("the room's policy server %s cannot be asked, since this server does not federate", s.via), nil

@@ -41,6 +41,8 @@ type Options struct {
 	TempDir string
 	// Network reaches other homeservers; nil: there are none.
 	Network Network
+	// PolicyServer makes this server the policy server of rooms that name it; nil: it is none.
+	PolicyServer *PolicyServer
 	// Profile says what a local user is called, for membership events.
 	Profile func(context.Context, id.User) (Profile, error)
 }
@@ -60,6 +62,7 @@ type Engine struct {
 	acls         aclCache
 	joining      roomLocks // who joins a room by way of another server
 	signing      roomLocks // whose event is at the room's policy server
+	policy       *ownPolicy
 	partial      partialRooms
 	nids         nidBlock
 	lastCreation atomic.Int64
@@ -78,6 +81,7 @@ func New(s *store.Store, o Options) *Engine {
 		store:   s,
 		options: o,
 		acls:    newACLCache(),
+		policy:  newOwnPolicy(o),
 		events: otter.Must(&otter.Options[store.EventNID, *Event]{
 			MaximumWeight: uint64(o.EventCacheBytes),
 			Weigher:       func(_ store.EventNID, e *Event) uint32 { return e.weight() },

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"hearth/matrix/id"
 	"hearth/media"
 	"hearth/outgoing"
+	"hearth/room"
 	"hearth/store"
 )
 
@@ -84,7 +86,24 @@ func rates(cfg *config.Config) map[httpx.Limit]httpx.Rate {
 	return out
 }
 
-func clientOptions(cfg *config.Config) client.Options {
+// policyServer is what this server does as one for rooms that name it; nil: nothing.
+func policyServer(cfg *config.Config, permit func(id.Server) bool) (*room.PolicyServer, error) {
+	p := cfg.Hearth.PolicyServer
+	if !p.Enabled {
+		return nil, nil
+	}
+	key, err := cfg.LoadPolicyKey()
+	if err != nil {
+		return nil, fmt.Errorf("key of the policy server: %w", err)
+	}
+	o := &room.PolicyServer{Key: key, DenyUsers: p.DenyUsers, DenyServers: p.DenyServers, MaxMentions: p.MaxMentions, Permit: permit}
+	for _, pattern := range p.DenyText {
+		o.DenyText = append(o.DenyText, pattern.Regexp)
+	}
+	return o, nil
+}
+
+func clientOptions(cfg *config.Config, policyKey ed25519.PublicKey) client.Options {
 	o := client.Options{
 		ServerName:         cfg.ServerName,
 		BaseURL:            cfg.PublicBaseURL,
@@ -92,6 +111,7 @@ func clientOptions(cfg *config.Config) client.Options {
 		PasswordChange:     cfg.Password.Enabled == "true" && cfg.Password.Local,
 		WellKnown:          map[string]jsontext.Value{},
 		Support:            client.Support{Page: cfg.Hearth.SupportPage},
+		PolicyKey:          policyKey,
 		TURN: client.TURN{
 			URIs: cfg.TURNURIs, Secret: cfg.TURNSharedSecret, Username: cfg.TURNUsername, Password: cfg.TURNPassword,
 			Lifetime: time.Duration(cfg.TURNUserLifetime), Guests: cfg.TURNAllowGuests,

@@ -76,6 +76,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err != nil {
 		return nil, err
 	}
+	policy, err := policyServer(cfg, others.Permit)
+	if err != nil {
+		return nil, err
+	}
 	registry, err := appservice.Load(cfg.AppServiceFiles, cfg.ServerName)
 	if err != nil {
 		return nil, err
@@ -99,6 +103,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		NoSearch:       !cfg.EnableSearch,
 		TempDir:        incoming,
 		Network:        s.Remote,
+		PolicyServer:   policy,
 		Profile:        s.profile,
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
@@ -184,7 +189,7 @@ func (s *Server) connect() {
 func (s *Server) mount() {
 	s.Router = &httpx.Router{Limits: s.Limits, Log: s.Log}
 	clients := &client.API{
-		Options:   clientOptions(s.Config),
+		Options:   clientOptions(s.Config, s.Rooms.PolicyKey()),
 		Limits:    s.Limits,
 		Accounts:  s.Accounts,
 		Rooms:     s.Rooms,

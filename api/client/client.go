@@ -9,6 +9,7 @@ package client
 
 import (
 	"context"
+	"crypto/ed25519"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -58,7 +59,9 @@ type Options struct {
 	DefaultRoomVersion string
 	// PasswordChange says whether users may change their passwords here.
 	PasswordChange bool
-	TURN           TURN
+	// PolicyKey is this server's key as a policy server; nil: it is none.
+	PolicyKey ed25519.PublicKey
+	TURN      TURN
 }
 
 // none is the request of an endpoint that takes nothing, or the empty response.

@@ -7,6 +7,7 @@ import (
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
+	"hearth/matrix/signing"
 )
 
 // Clients look for an overlap with a list of their own, so every version is
@@ -82,6 +83,18 @@ func (a *API) getWellknownSupport(context.Context, httpx.Caller, none) (Support,
 		return Support{}, errcode.NotFound("no support contact is set")
 	}
 	return a.Options.Support, nil
+}
+
+type policyServer struct {
+	PublicKeys map[string]string `json:"public_keys"`
+}
+
+// spec: client-server-api#getwell-knownmatrixpolicy_server
+func (a *API) getWellknownPolicy(context.Context, httpx.Caller, none) (policyServer, error) {
+	if a.Options.PolicyKey == nil {
+		return policyServer{}, errcode.NotFound("this server is no policy server")
+	}
+	return policyServer{map[string]string{signing.Algorithm: signing.EncodeBase64(a.Options.PolicyKey)}}, nil
 }
 
 type enabled struct {

@@ -46,6 +46,7 @@ func (a *API) discovery() []httpx.Route {
 	return []httpx.Route{
 		httpx.Handle("GET /.well-known/matrix/client", httpx.None, httpx.NoLimit, a.getWellknown),
 		httpx.Handle("GET /.well-known/matrix/support", httpx.None, httpx.NoLimit, a.getWellknownSupport),
+		httpx.Handle("GET /.well-known/matrix/policy_server", httpx.None, httpx.NoLimit, a.getWellknownPolicy),
 		httpx.Handle("GET /_matrix/client/versions", httpx.Optional, httpx.NoLimit, a.getVersions),
 		httpx.Handle("GET /_matrix/client/v3/capabilities", httpx.Guest, httpx.NoLimit, a.getCapabilities),
 	}

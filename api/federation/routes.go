@@ -12,6 +12,7 @@ const (
 	maxTransaction = 16 << 20
 	maxMembership  = 1 << 20 // an event, and the stripped state of an invite
 	maxQuestion    = 64 << 10
+	maxEvent       = 256 << 10 // 64 KiB in canonical form
 )
 
 // Routes is the table of contents of the API.
@@ -43,6 +44,7 @@ func (a *API) roomRoutes() []httpx.Route {
 		httpx.Handle("PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendLeaveV2).WithMaxBody(maxMembership),
 		httpx.Handle("PUT /_matrix/federation/v1/invite/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendInviteV1).WithMaxBody(maxMembership),
 		httpx.Handle("PUT /_matrix/federation/v2/invite/{roomId}/{eventId}", httpx.Server, httpx.NoLimit, a.sendInviteV2).WithMaxBody(maxMembership),
+		httpx.Handle("POST /_matrix/policy/v1/sign", httpx.Server, httpx.NoLimit, a.askPolicyServerToSign).WithMaxBody(maxEvent),
 		httpx.Handle("PUT /_matrix/federation/v1/exchange_third_party_invite/{roomId}", httpx.Server, httpx.NoLimit, a.exchangeThirdPartyInvite).WithMaxBody(maxQuestion),
 		httpx.Handle("PUT /_matrix/federation/v1/3pid/onbind", httpx.None, httpx.ThirdPartyValidation, a.onBindThirdPartyIdentifier).WithMaxBody(maxQuestion),
 	}

@@ -79,7 +79,12 @@ func (p *PDU) isThirdPartyInvite() bool {
 // user's server on an invite, of the authorising server on a restricted join,
 // of a policy server. The caller answers for what it signs.
 func (p *PDU) AddSignature(server id.Server, keyID id.Key, key ed25519.PrivateKey) (*PDU, error) {
-	return p.WithSignature(server, keyID, ed25519.Sign(key, p.appendSigned(nil)))
+	return p.WithSignature(server, keyID, p.SignatureBy(key))
+}
+
+// SignatureBy is a key's signature on the event, for a server that adds it itself.
+func (p *PDU) SignatureBy(key ed25519.PrivateKey) []byte {
+	return ed25519.Sign(key, p.appendSigned(nil))
 }
 
 // WithSignatureOf returns the event with the signature added that another copy
