@@ -35,8 +35,6 @@ var absent = []struct{ part, why string }{
 	{"/sso/", "single sign-on: later"},
 	{"/voip/", "calls: later"},
 	{"/admin/", "administration: later"},
-	{"/initialSync", "removed in practice: clients use /sync"},
-	{"/_matrix/client/v3/events", "removed in practice: clients use /sync"},
 }
 
 type operation struct {

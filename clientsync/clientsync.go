@@ -7,7 +7,8 @@
 // seen is room.View's to say.
 //
 // Start at Syncer.Sync, then response.build; rooms.go is the rooms section,
-// timeline.go and state.go are its hard parts.
+// timeline.go and state.go are its hard parts. events.go and initial.go are what
+// clients used before /sync.
 // spec: client-server-api#syncing
 package clientsync
 

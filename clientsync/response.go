@@ -242,23 +242,30 @@ func (y *response) users(key string, list []id.User) {
 	y.w.b = append(y.w.b, ']')
 }
 
-// accountData writes global account data, the push rules among it.
+// accountRows is the global account data that changed, the push rules among it.
+func (y *response) accountRows(tx *store.Tx) ([]store.AccountDataRow, error) {
+	rows, err := tx.AccountData.List(y.req.User, y.since.Durable)
+	if err != nil || y.s.options.PushRules == nil {
+		return rows, err
+	}
+	content, changed, err := y.s.options.PushRules(tx, y.req.User, y.since.Durable)
+	if err != nil {
+		return nil, fmt.Errorf("push rules: %w", err)
+	}
+	if changed {
+		rows = append(rows, store.AccountDataRow{Type: "m.push_rules", Content: content})
+	}
+	return rows, nil
+}
+
+// accountData writes global account data.
 func (y *response) accountData(tx *store.Tx) error {
 	if !y.changes.account {
 		return nil
 	}
-	rows, err := tx.AccountData.List(y.req.User, y.since.Durable)
+	rows, err := y.accountRows(tx)
 	if err != nil {
 		return err
-	}
-	if y.s.options.PushRules != nil {
-		content, changed, err := y.s.options.PushRules(tx, y.req.User, y.since.Durable)
-		if err != nil {
-			return fmt.Errorf("push rules: %w", err)
-		}
-		if changed {
-			rows = append(rows, store.AccountDataRow{Type: "m.push_rules", Content: content})
-		}
 	}
 	return y.w.events("account_data", false, func() error {
 		for _, row := range rows {
@@ -300,13 +307,17 @@ func (y *response) presence(tx *store.Tx) error {
 				continue
 			}
 			y.news = true
-			y.w.comma()
-			y.w.b = append(append(y.w.b, `{"content":`...), p.Content...)
-			y.w.b = canonical.AppendString(append(y.w.b, `,"sender":`...), p.Sender)
-			y.w.b = append(y.w.b, `,"type":"m.presence"}`...)
+			y.w.presence(p)
 		}
 		return nil
 	})
+}
+
+func (w *writer) presence(p Presence) {
+	w.comma()
+	w.b = append(append(w.b, `{"content":`...), p.Content...)
+	w.b = canonical.AppendString(append(w.b, `,"sender":`...), p.Sender)
+	w.b = append(w.b, `,"type":"m.presence"}`...)
 }
 
 // newPresence is what changed, and of all others those who came into sight.

@@ -27,7 +27,7 @@ func (y *response) roomSections(ctx context.Context, tx *store.Tx, sections [sec
 			if len(jobs) == 0 {
 				continue
 			}
-			if err := y.w.object(names[s], func() error { return y.eachRoom(ctx, tx, jobs) }); err != nil {
+			if err := y.w.object(names[s], func() error { return y.eachRoom(ctx, tx, jobs, y.room) }); err != nil {
 				return err
 			}
 		}
@@ -35,10 +35,10 @@ func (y *response) roomSections(ctx context.Context, tx *store.Tx, sections [sec
 	})
 }
 
-func (y *response) eachRoom(ctx context.Context, tx *store.Tx, jobs []job) error {
+func (y *response) eachRoom(ctx context.Context, tx *store.Tx, jobs []job, write func(context.Context, *store.Tx, *job) error) error {
 	some := func(tx *store.Tx, size int) error {
 		for len(jobs) > 0 && len(y.w.b) < size && y.large == nil {
-			if err := y.room(ctx, tx, &jobs[0]); err != nil {
+			if err := write(ctx, tx, &jobs[0]); err != nil {
 				return fmt.Errorf("room %s: %w", jobs[0].room, err)
 			}
 			jobs = jobs[1:]

@@ -13,11 +13,11 @@ import (
 	"hearth/stream"
 )
 
-// defaultTimeline and maxTimeline bound how many events of one room go out at
+// defaultTimeline and MaxTimeline bound how many events of one room go out at
 // once; maxScan how many are looked at when a filter lets few of them through.
 const (
 	defaultTimeline = 10
-	maxTimeline     = 500
+	MaxTimeline     = 500
 	maxScan         = 2000
 )
 
@@ -37,7 +37,7 @@ type timeline struct {
 // timeline reads the timeline of a span, backwards from its end.
 func (y *response) timeline(tx *store.Tx, sp *span) (timeline, error) {
 	f := &y.filter.Room.Timeline
-	limit := f.LimitOr(defaultTimeline, maxTimeline)
+	limit := f.LimitOr(defaultTimeline, MaxTimeline)
 	t := timeline{start: sp.to, gapless: true}
 	from, err := afterGap(tx, sp)
 	if err != nil {

@@ -86,6 +86,9 @@ func (w *writer) events(key string, always bool, fn func() error) error {
 	return w.nested(key, `{"events":[`, `]}`, always, fn)
 }
 
+// array writes a member whose value is an array, of nothing too.
+func (w *writer) array(key string, fn func() error) error { return w.nested(key, "[", "]", true, fn) }
+
 func (w *writer) nested(key, open, closing string, always bool, fn func() error) error {
 	mark, sent := len(w.b), w.sent
 	w.key(key)

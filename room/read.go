@@ -298,37 +298,42 @@ func (e *Engine) ReadInitial(ctx context.Context, who Reader, room id.Room, limi
 	if err := e.awaitWhole(ctx, room); err != nil {
 		return nil, err
 	}
-	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) error {
-		h, err := e.Messages(tx, v, Page{Back: true, Limit: limit})
-		if err != nil {
-			return err
-		}
-		state, err := e.StateFor(tx, v)
-		if err != nil {
-			return err
-		}
-		members := event.AppendStringMember(nil, "room_id", room)
-		if m := v.Member.Membership; m != 0 {
-			members = event.AppendStringMember(members, "membership", m.String())
-		}
-		visibility := "private"
-		if v.Room.Public {
-			visibility = "public"
-		}
-		members = event.AppendStringMember(members, "visibility", visibility)
-		if members, err = e.appendInitialMessages(members, tx, v, h); err != nil {
-			return err
-		}
-		if members, err = e.appendState(event.AppendMember(members, "state", nil), tx, v, state); err != nil {
-			return err
-		}
-		if members, err = appendRoomAccountData(members, tx, who.User, room); err != nil {
-			return err
-		}
-		body = braced(members)
-		return nil
+	err = e.look(ctx, who, room, func(tx *store.Tx, v *View) (err error) {
+		body, err = e.AppendInitial(nil, tx, v, who.User, Page{Back: true, Limit: limit})
+		return err
 	})
 	return body, err
+}
+
+// AppendInitial appends a room as a user sees it: its state, and a page of messages.
+func (e *Engine) AppendInitial(dst []byte, tx *store.Tx, v *View, user id.User, p Page) ([]byte, error) {
+	h, err := e.Messages(tx, v, p)
+	if err != nil {
+		return dst, err
+	}
+	state, err := e.StateFor(tx, v)
+	if err != nil {
+		return dst, err
+	}
+	members := event.AppendStringMember(nil, "room_id", v.Room.ID)
+	if m := v.Member.Membership; m != 0 {
+		members = event.AppendStringMember(members, "membership", m.String())
+	}
+	visibility := "private"
+	if v.Room.Public {
+		visibility = "public"
+	}
+	members = event.AppendStringMember(members, "visibility", visibility)
+	if members, err = e.appendInitialMessages(members, tx, v, h); err != nil {
+		return dst, err
+	}
+	if members, err = e.appendState(event.AppendMember(members, "state", nil), tx, v, state); err != nil {
+		return dst, err
+	}
+	if members, err = appendRoomAccountData(members, tx, user, v.Room.ID); err != nil {
+		return dst, err
+	}
+	return append(append(append(dst, '{'), members...), '}'), nil
 }
 
 // appendInitialMessages appends messages with the older ones first, as they are shown.

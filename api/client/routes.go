@@ -56,6 +56,7 @@ func (a *API) discovery() []httpx.Route {
 func (a *API) syncing() []httpx.Route {
 	return []httpx.Route{
 		httpx.Stream("GET /_matrix/client/v3/sync", httpx.Guest, httpx.NoLimit, a.sync),
+		httpx.Stream("GET /_matrix/client/v3/initialSync", httpx.Guest, httpx.NoLimit, a.initialSync),
 		httpx.Handle("GET /_matrix/client/v3/events", httpx.Guest, httpx.NoLimit, a.getEvents),
 	}
 }

@@ -38,6 +38,21 @@ func (a *API) sync(ctx context.Context, w http.ResponseWriter, c httpx.Caller, r
 	}, jsonBody{w})
 }
 
+type initialSyncRequest struct {
+	Limit    *int64 `query:"limit"`
+	Archived bool   `query:"archived"`
+}
+
+// initialSync is what clients began with before /sync.
+// spec: client-server-api#get_matrixclientv3initialsync
+func (a *API) initialSync(ctx context.Context, w http.ResponseWriter, c httpx.Caller, req initialSyncRequest) error {
+	limit, err := limitOr(req.Limit, defaultPage, clientsync.MaxTimeline)
+	if err != nil {
+		return err
+	}
+	return a.Sync.InitialSync(ctx, clientsync.InitialRequest{User: c.User, Device: c.Device, Archived: req.Archived, Limit: limit}, jsonBody{w})
+}
+
 type getEventsRequest struct {
 	From    string  `query:"from"`
 	Timeout int64   `query:"timeout"`

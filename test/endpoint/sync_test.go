@@ -64,3 +64,90 @@ func TestSyncRefusesBadParameters(t *testing.T) {
 		refused(t, query, status, body, 400, "M_INVALID_PARAM")
 	}
 }
+
+// What clients did before /sync: everything at once, then /events from there.
+// spec: client-server-api#get_matrixclientv3initialsync
+func TestInitialSync(t *testing.T) {
+	s := server.Start(t)
+	alice, bob := s.Register("alice"), s.Register("bob")
+	create := func(keys object) string { return alice.MustDo("POST", v3+"/createRoom", keys)["room_id"].(string) }
+	say := func(room, body string) {
+		alice.MustDo("PUT", v3+"/rooms/"+url.PathEscape(room)+"/send/m.room.message/"+url.PathEscape(body), object{"msgtype": "m.text", "body": body})
+	}
+	do := func(room, what string) { bob.MustDo("POST", v3+"/rooms/"+url.PathEscape(room)+what, object{}) }
+	get := func(query string) (object, map[string]object) {
+		answer, rooms := bob.MustDo("GET", v3+"/initialSync"+query, nil), map[string]object{}
+		for _, r := range answer["rooms"].([]any) {
+			rooms[r.(object)["room_id"].(string)] = r.(object)
+		}
+		return answer, rooms
+	}
+
+	if answer, rooms := get(""); len(rooms) != 0 || answer["presence"] == nil || answer["end"] == "" {
+		t.Errorf("of nobody: %v", answer)
+	}
+	joined, left := create(object{"preset": "public_chat", "visibility": "public", "name": "Kitchen"}), create(object{"preset": "public_chat"})
+	invited, declined := create(object{"invite": []string{bob.User}}), create(object{"invite": []string{bob.User}})
+	kicked, banned := create(object{"preset": "public_chat"}), create(object{"preset": "public_chat"})
+	for _, room := range []string{joined, left, kicked, banned} {
+		do(room, "/join")
+		say(room, "one")
+	}
+	do(left, "/leave")
+	do(declined, "/leave")
+	alice.MustDo("POST", v3+"/rooms/"+url.PathEscape(kicked)+"/kick", object{"user_id": bob.User})
+	alice.MustDo("POST", v3+"/rooms/"+url.PathEscape(banned)+"/ban", object{"user_id": bob.User})
+	say(left, "not for bob")
+	say(joined, "two")
+	bob.MustDo("PUT", v3+"/user/"+url.PathEscape(bob.User)+"/account_data/org.example.mine", object{"a": 1})
+	bob.MustDo("PUT", v3+"/user/"+url.PathEscape(bob.User)+"/rooms/"+url.PathEscape(joined)+"/tags/u.food", object{})
+	alice.MustDo("PUT", v3+"/presence/"+url.PathEscape(alice.User)+"/status", object{"presence": "unavailable"})
+
+	answer, rooms := get("?limit=1")
+	if len(rooms) != 2 {
+		t.Fatalf("%d rooms: %v", len(rooms), rooms)
+	}
+	kitchen := rooms[joined]
+	want(t, "messages", bodies(kitchen["messages"].(object)["chunk"]), "two")
+	if kitchen["membership"] != "join" || kitchen["visibility"] != "public" || len(kitchen["state"].([]any)) < 5 || len(kitchen["account_data"].([]any)) != 1 {
+		t.Errorf("joined: %v", kitchen)
+	}
+	if r := rooms[invited]; r["membership"] != "invite" || part(r, "invite")["sender"] != alice.User || r["state"] != nil {
+		t.Errorf("invited: %v", r)
+	}
+	types := map[any]bool{}
+	for _, e := range answer["account_data"].([]any) {
+		types[e.(object)["type"]] = true
+	}
+	if !types["org.example.mine"] || !types["m.push_rules"] {
+		t.Errorf("account data: %v", types)
+	}
+	seen := false
+	for _, e := range answer["presence"].([]any) {
+		seen = seen || e.(object)["sender"] == alice.User && part(e.(object), "content")["presence"] == "unavailable"
+	}
+	if !seen {
+		t.Errorf("presence: %v", answer["presence"])
+	}
+	older := bob.MustDo("GET", v3+"/rooms/"+url.PathEscape(joined)+"/messages?dir=b&limit=1&from="+url.QueryEscape(part(kitchen, "messages")["start"].(string)), nil)
+	want(t, "older", bodies(older["chunk"]), "one")
+	say(joined, "three")
+	news := bob.MustDo("GET", v3+"/events?from="+url.QueryEscape(answer["end"].(string)), nil)
+	want(t, "news", bodies(news["chunk"]), "three")
+
+	_, rooms = get("?archived=true&limit=2")
+	if len(rooms) != 5 || rooms[declined] != nil {
+		t.Errorf("with those left: %v", rooms)
+	}
+	for room, membership := range map[string]string{left: "leave", kicked: "leave", banned: "ban"} {
+		r := rooms[room]
+		if r["membership"] != membership {
+			t.Errorf("%s: %v", membership, r)
+		}
+		want(t, membership, bodies(part(r, "messages")["chunk"]), "one, m.room.member")
+	}
+	status, r := bob.Do("GET", v3+"/initialSync?limit=-1", nil)
+	refused(t, "limit", status, r, 400, "M_INVALID_PARAM")
+	status, r = s.Do("GET", v3+"/initialSync", "", nil)
+	refused(t, "nobody", status, r, 401, "M_MISSING_TOKEN")
+}
