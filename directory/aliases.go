@@ -152,6 +152,25 @@ func (d *Directory) SetListed(ctx context.Context, name id.Room, user id.User, a
 	return d.store.Update(ctx, func(tx *store.Tx) error { return tx.Rooms.SetPublic(h.NID, listed) })
 }
 
+// SetListedIn puts a room in the list of a network that an application service bridges
+// to, or takes it off.
+// spec: client-server-api#put_matrixclientv3directorylistappservicenetworkidroomid
+func (d *Directory) SetListedIn(ctx context.Context, service, network string, name id.Room, listed bool) error {
+	if len(network) > id.MaxLength {
+		return errcode.InvalidParam("the id of the network is longer than %d bytes", id.MaxLength)
+	}
+	return d.store.Update(ctx, func(tx *store.Tx) error {
+		nid, ok, err := tx.Rooms.Find(name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errcode.NotFound("room %s is not known here", name)
+		}
+		return tx.Appservices.SetListed(service, network, nid, listed)
+	})
+}
+
 // CheckCanonicalAlias refuses a canonical alias event that names aliases which
 // are not this room's. Aliases of the present event may stay, gone or not.
 // spec: client-server-api#put_matrixclientv3roomsroomidstateeventtypestatekey

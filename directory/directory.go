@@ -27,6 +27,9 @@ type Directory struct {
 type Options struct {
 	// Remote asks other servers; nil: this server talks to none.
 	Remote *remote.Client
+	// Services are the ids of application services. A network that one of them bridges to
+	// is called by its id, |, and the network's own.
+	Services []string
 	// HideUsers switches the search for people off: it finds nobody.
 	HideUsers bool
 	// AllUsers makes every local user be found, also by those who share no room with them.

@@ -131,6 +131,70 @@ func TestPublicRoomsInPagesBothWays(t *testing.T) {
 	})
 }
 
+// spec: client-server-api#put_matrixclientv3directorylistappservicenetworkidroomid
+func TestRoomsOfNetworks(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, st *store.Store) {
+		s := newScript(t, st)
+		s.d = directory.New(st, s.rooms, directory.Options{Services: []string{"irc", "irc|other"}})
+		both := s.create(room.Creation{Public: true, Name: "Both"})
+		s.join(bob, both)
+		rooms := map[string]id.Room{"Both": both, "Public": s.create(room.Creation{Public: true, Name: "Public"})}
+		for _, name := range []string{"A", "B", "C", "Other", "Gone"} {
+			rooms[name] = s.create(room.Creation{Preset: "public_chat", Name: name})
+		}
+		list := func(service, network, name string, listed bool) {
+			t.Helper()
+			s.must(s.d.SetListedIn(t.Context(), service, network, rooms[name], listed))
+		}
+		for _, name := range []string{"Both", "A", "B", "C", "C"} {
+			list("irc", "libera", name, true)
+		}
+		list("irc", "oftc", "Other", true)
+		list("gone", "libera", "Gone", true) // of a service that is no longer registered
+		list("irc", "libera", "Other", true)
+		list("irc", "libera", "Other", false)
+		list("irc", "libera", "Public", false) // is not there
+		check := func(q directory.PublicQuery, want string) {
+			t.Helper()
+			var got []string
+			q.Limit = 2
+			for range 10 {
+				page, err := s.d.PublicRooms(t.Context(), q)
+				s.must(err)
+				if n := int64(len(strings.Fields(want))); page.Total != n {
+					t.Errorf("%+v: total %d, want %d", q, page.Total, n)
+				}
+				for _, r := range page.Chunk {
+					got = append(got, r.Name)
+				}
+				if page.Next == "" {
+					break
+				}
+				q.Since = page.Next
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%+v: %v, want %s", q, got, want)
+			}
+		}
+		check(directory.PublicQuery{}, "Both Public")
+		check(directory.PublicQuery{Network: "irc|libera"}, "Both A B C")
+		check(directory.PublicQuery{Network: "irc|oftc"}, "Other")
+		check(directory.PublicQuery{AllNetworks: true}, "Both Public A B C Other")
+		for _, none := range []string{"irc", "irc|", "irc|lib", "libera", "gone|libera", "irc|other|libera"} {
+			check(directory.PublicQuery{Network: none}, "")
+		}
+		page, err := s.d.PublicRooms(t.Context(), directory.PublicQuery{Network: "irc|libera", Limit: 2})
+		s.must(err)
+		page, err = s.d.PublicRooms(t.Context(), directory.PublicQuery{Network: "irc|libera", Limit: 2, Since: page.Next})
+		s.must(err)
+		if page, err = s.d.PublicRooms(t.Context(), directory.PublicQuery{Network: "irc|libera", Limit: 2, Since: page.Prev}); err != nil || len(page.Chunk) != 2 || page.Chunk[0].Name != "Both" {
+			t.Errorf("back: %+v %v", page, err)
+		}
+		wantCode(t, s.d.SetListedIn(t.Context(), "irc", "libera", "!nowhere:localhost", true), "M_NOT_FOUND")
+		wantCode(t, s.d.SetListedIn(t.Context(), "irc", strings.Repeat("x", 256), both, true), "M_INVALID_PARAM")
+	})
+}
+
 func TestPublicRoomsByFilter(t *testing.T) {
 	s := newScript(t, storetest.Open(t, nil))
 	s.create(room.Creation{Public: true, Name: "Un Nom Français", Topic: "Wombles", Alias: "#first:localhost"})

@@ -16,7 +16,7 @@ type PublicQuery struct {
 	Server  id.Server // whose list; empty: this server's
 	Term    string    // in name, topic or alias
 	Types   []*string // nil: all; a nil element stands for rooms without a type
-	Network string    // of a third party; empty: rooms of Matrix
+	Network string    // instance_id of a third party's; empty: rooms of Matrix
 	// AllNetworks asks for rooms of Matrix and of third parties alike.
 	AllNetworks bool
 	Since       string
@@ -44,18 +44,19 @@ func (d *Directory) PublicRooms(ctx context.Context, q PublicQuery) (page Public
 		return d.askPublicRooms(ctx, q)
 	}
 	page.Chunk = []PublicRoom{}
-	if q.Network != "" {
-		return page, nil // no bridge has published anything
+	lists, known := d.lists(q)
+	if !known {
+		return page, nil
 	}
 	err = d.store.View(ctx, func(tx *store.Tx) error {
 		from, err := parsePublicToken(tx, q.Since)
 		if err != nil {
 			return err
 		}
-		if page.Total, err = tx.Rooms.CountPublic(); err != nil {
+		if page.Total, err = tx.Rooms.CountListed(lists); err != nil {
 			return err
 		}
-		found, more, err := d.publicPage(tx, q, from)
+		found, more, err := d.publicPage(tx, q, lists, from)
 		if err != nil {
 			return err
 		}
@@ -69,6 +70,23 @@ func (d *Directory) PublicRooms(ctx context.Context, q PublicQuery) (page Public
 	return page, err
 }
 
+// lists are those in which a query looks; false: there is no such network.
+// spec: client-server-api#post_matrixclientv3publicrooms
+func (d *Directory) lists(q PublicQuery) (store.RoomLists, bool) {
+	switch {
+	case q.AllNetworks:
+		return store.RoomLists{Public: true, Services: d.options.Services}, true
+	case q.Network == "":
+		return store.RoomLists{Public: true}, true
+	}
+	for _, service := range d.options.Services {
+		if network, ok := strings.CutPrefix(q.Network, service+"|"); ok && network != "" {
+			return store.RoomLists{Services: []string{service}, Network: network}, true
+		}
+	}
+	return store.RoomLists{}, false
+}
+
 // publicPlace is a place in the list, which is in order of members, then of numbers.
 type publicPlace struct {
 	joined int64
@@ -78,10 +96,10 @@ type publicPlace struct {
 }
 
 // publicPage reads as many rooms as fit; more: there are others beyond.
-func (d *Directory) publicPage(tx *store.Tx, q PublicQuery, at publicPlace) (found []PublicRoom, more bool, err error) {
+func (d *Directory) publicPage(tx *store.Tx, q PublicQuery, lists store.RoomLists, at publicPlace) (found []PublicRoom, more bool, err error) {
 	wanted := matcher(q)
 	for scanned := 0; scanned < maxPublicScan; {
-		rows, err := tx.Rooms.ListPublic(at.joined, at.room, at.up, q.Limit+1)
+		rows, err := tx.Rooms.Listed(lists, at.joined, at.room, at.up, q.Limit+1)
 		if err != nil {
 			return nil, false, err
 		}

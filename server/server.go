@@ -108,6 +108,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
 		Remote:    s.Remote,
+		Services:  serviceIDs(registry),
 		HideUsers: !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
@@ -262,6 +263,13 @@ func (s *Server) startServices(ctx context.Context) error {
 		}
 	}
 	return s.Services.Begin(ctx, s.Hub.Now().Durable)
+}
+
+func serviceIDs(r *appservice.Registry) (list []string) {
+	for _, v := range r.All() {
+		list = append(list, v.ID)
+	}
+	return list
 }
 
 func accountOf(v *appservice.Service) account.Appservice {

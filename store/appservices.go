@@ -1,6 +1,6 @@
 package store
 
-// Appservices is what application services have yet to be told.
+// Appservices is what application services have yet to be told, and the rooms that they list.
 type Appservices struct{ tx *Tx }
 
 // AppserviceState is how it goes with an application service.
@@ -29,6 +29,8 @@ const (
 	queueEvent       = `INSERT INTO application_services_queue (as_id, position, event_nid, txn_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
 	listQueue        = `SELECT position, event_nid, txn_id FROM application_services_queue WHERE as_id = $1 ORDER BY position LIMIT $2`
 	unqueueEvents    = `DELETE FROM application_services_queue WHERE as_id = $1 AND position <= $2`
+	listRoomIn       = `INSERT INTO appservice_room_list (appservice_id, network_id, room_nid) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
+	unlistRoomIn     = `DELETE FROM appservice_room_list WHERE appservice_id = $1 AND network_id = $2 AND room_nid = $3`
 	lastQueuedTxn    = `SELECT COALESCE(MAX(txn_id), 0) FROM application_services_queue WHERE as_id = $1`
 )
 
@@ -73,6 +75,16 @@ func (t Appservices) ListQueue(service string, limit int) ([]QueuedEvent, error)
 // Unqueue forgets what an application service has got, up to a position.
 func (t Appservices) Unqueue(service string, upTo int64) error {
 	_, err := t.tx.exec(unqueueEvents, service, upTo)
+	return err
+}
+
+// SetListed puts a room on the list of a service's network, or takes it off.
+func (t Appservices) SetListed(service, network string, room RoomNID, listed bool) error {
+	query := unlistRoomIn
+	if listed {
+		query = listRoomIn
+	}
+	_, err := t.tx.exec(query, service, network, room)
 	return err
 }
 

@@ -53,14 +53,20 @@ const (
 	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4,
 		last_position = CASE WHEN last_position > $5 THEN last_position ELSE $5 END,
 		joined_members = $6, invited_members = $7 WHERE room_nid = $1 AND head = $2`
-	setVersion  = `UPDATE rooms SET room_version = $2 WHERE room_nid = $1 AND state_version = 0`
-	countPublic = `SELECT COUNT(*) FROM rooms WHERE is_public = 1 AND joined_members > 0`
-	publicDown  = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
-		AND (joined_members < $1 OR joined_members = $1 AND room_nid > $2) ORDER BY joined_members DESC, room_nid LIMIT $3`
-	publicUp = `SELECT ` + roomColumns + ` FROM rooms WHERE is_public = 1 AND joined_members > 0
-		AND (joined_members > $1 OR joined_members = $1 AND room_nid < $2) ORDER BY joined_members, room_nid DESC LIMIT $3`
-	setPartial = `UPDATE rooms SET partial_version = $2, partial_join = $3, partial_via = $4 WHERE room_nid = $1`
-	setWhole   = `UPDATE rooms SET partial_version = 0, partial_join = 0, partial_via = '', whole_position = $2,
+	setVersion = `UPDATE rooms SET room_version = $2 WHERE room_nid = $1 AND state_version = 0`
+	// Rooms that are listed: by this server, or in networks of application services as well.
+	inPublic   = ` FROM rooms WHERE joined_members > 0 AND is_public = 1`
+	inNetworks = ` FROM rooms WHERE joined_members > 0 AND ($1 = 1 AND is_public = 1 OR room_nid IN (
+		SELECT l.room_nid FROM appservice_room_list l WHERE ($3 = '' OR l.network_id = $3) AND l.appservice_id IN (
+		SELECT value FROM json_each($2) -- only: sqlite
+		SELECT value FROM json_array_elements_text($2::json) -- only: postgres
+		)))`
+	publicDown   = ` AND (joined_members < $1 OR joined_members = $1 AND room_nid > $2) ORDER BY joined_members DESC, room_nid LIMIT $3`
+	publicUp     = ` AND (joined_members > $1 OR joined_members = $1 AND room_nid < $2) ORDER BY joined_members, room_nid DESC LIMIT $3`
+	networksDown = ` AND (joined_members < $4 OR joined_members = $4 AND room_nid > $5) ORDER BY joined_members DESC, room_nid LIMIT $6`
+	networksUp   = ` AND (joined_members > $4 OR joined_members = $4 AND room_nid < $5) ORDER BY joined_members, room_nid DESC LIMIT $6`
+	setPartial   = `UPDATE rooms SET partial_version = $2, partial_join = $3, partial_via = $4 WHERE room_nid = $1`
+	setWhole     = `UPDATE rooms SET partial_version = 0, partial_join = 0, partial_via = '', whole_position = $2,
 		last_position = (SELECT COALESCE(MAX(e.position), 0) FROM events e WHERE e.room_nid = $1) WHERE room_nid = $1`
 	partialRooms = `SELECT ` + roomColumns + ` FROM rooms WHERE partial_version > 0 ORDER BY room_nid`
 	wholeAfter   = `SELECT room_nid FROM rooms WHERE whole_position > $1 AND whole_position > 0`
@@ -172,20 +178,48 @@ func (t Rooms) WholeAfter(position int64) ([]RoomNID, error) {
 	return list(t.tx, value[int64], wholeAfter, position)
 }
 
-// CountPublic counts the rooms that are listed in the directory and have members.
-func (t Rooms) CountPublic() (int64, error) {
-	n, _, err := one(t.tx, value[int64], countPublic)
+// RoomLists says which lists of rooms are looked at: this server's, and those of
+// application services, of one network or of all that they have.
+type RoomLists struct {
+	Public   bool
+	Services []string
+	Network  string // empty: all
+}
+
+// from is the query for rooms in the lists, and its parameters.
+func (l RoomLists) from() (query string, args []any, err error) {
+	if l.Public && len(l.Services) == 0 {
+		return inPublic, nil, nil
+	}
+	services, err := json.Marshal(l.Services)
+	return inNetworks, []any{toInt(l.Public), string(services), l.Network}, err
+}
+
+// CountListed counts the rooms that are in lists and have members.
+func (t Rooms) CountListed(l RoomLists) (int64, error) {
+	query, args, err := l.from()
+	if err != nil {
+		return 0, err
+	}
+	n, _, err := one(t.tx, value[int64], `SELECT COUNT(*)`+query, args...)
 	return n, err
 }
 
-// ListPublic pages through them in order of members, most first, after a number
-// of members and a room; up: before these, nearest first.
-func (t Rooms) ListPublic(joined int64, room RoomNID, up bool, limit int) ([]Room, error) {
-	query := publicDown
-	if up {
-		query = publicUp
+// Listed pages through them in order of members, most first, after a number of
+// members and a room; up: before these, nearest first.
+func (t Rooms) Listed(l RoomLists, joined int64, room RoomNID, up bool, limit int) ([]Room, error) {
+	query, args, err := l.from()
+	if err != nil {
+		return nil, err
 	}
-	return list(t.tx, scanRoom, query, joined, room, limit)
+	down, back := publicDown, publicUp
+	if len(args) > 0 {
+		down, back = networksDown, networksUp
+	}
+	if up {
+		down = back
+	}
+	return list(t.tx, scanRoom, `SELECT `+roomColumns+query+down, append(args, joined, room, limit)...)
 }
 
 func toInt(b bool) int {

@@ -73,11 +73,37 @@ type setRoomVisibilityRequest struct {
 }
 
 func (a *API) setRoomVisibilityOnDirectory(ctx context.Context, c httpx.Caller, r setRoomVisibilityRequest) (none, error) {
-	switch r.Visibility {
-	case "public", "":
-		return none{}, a.Directory.SetListed(ctx, r.Room, c.User, c.Admin, true)
-	case "private":
-		return none{}, a.Directory.SetListed(ctx, r.Room, c.User, c.Admin, false)
+	listed := true // the default
+	if r.Visibility != "" {
+		var err error
+		if listed, err = visibility(r.Visibility); err != nil {
+			return none{}, err
+		}
 	}
-	return none{}, errcode.InvalidParam("visibility is public or private, not %q", r.Visibility)
+	return none{}, a.Directory.SetListed(ctx, r.Room, c.User, c.Admin, listed)
+}
+
+type updateAppserviceRoomDirectoryVisibilityRequest struct {
+	Network    string  `path:"networkId"`
+	Room       id.Room `path:"roomId"`
+	Visibility *string `json:"visibility"`
+}
+
+func (a *API) updateAppserviceRoomDirectoryVisibility(ctx context.Context, c httpx.Caller, r updateAppserviceRoomDirectoryVisibilityRequest) (none, error) {
+	if r.Visibility == nil {
+		return none{}, errcode.MissingParam("visibility is missing")
+	}
+	listed, err := visibility(*r.Visibility)
+	if err != nil {
+		return none{}, err
+	}
+	return none{}, a.Directory.SetListedIn(ctx, c.AppService, r.Network, r.Room, listed)
+}
+
+// visibility says whether a room is to be listed.
+func visibility(text string) (bool, error) {
+	if text != "public" && text != "private" {
+		return false, errcode.InvalidParam("visibility is public or private, not %q", text)
+	}
+	return text == "public", nil
 }

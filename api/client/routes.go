@@ -138,6 +138,7 @@ func (a *API) roomAliases() []httpx.Route {
 		httpx.Handle("GET /_matrix/client/v3/rooms/{roomId}/aliases", httpx.User, httpx.NoLimit, a.getLocalAliases),
 		httpx.Handle("GET /_matrix/client/v3/directory/list/room/{roomId}", httpx.None, httpx.NoLimit, a.getRoomVisibilityOnDirectory),
 		httpx.Handle("PUT /_matrix/client/v3/directory/list/room/{roomId}", httpx.User, httpx.NoLimit, a.setRoomVisibilityOnDirectory).UnlessSuspended(),
+		httpx.Handle("PUT /_matrix/client/v3/directory/list/appservice/{networkId}/{roomId}", httpx.Appservice, httpx.NoLimit, a.updateAppserviceRoomDirectoryVisibility),
 	}
 }
 

@@ -89,7 +89,7 @@ func (a *API) publicRooms(ctx context.Context, q directory.PublicQuery, limit *i
 		return directory.PublicRooms{}, errcode.InvalidParam("limit is not below 0")
 	}
 	const usual = 100
-	q.Limit = usual
+	q.Limit, q.AllNetworks = usual, allNetworks
 	if limit != nil && *limit > 0 {
 		q.Limit = int(min(*limit, directory.MaxPublicRooms))
 	}

@@ -159,3 +159,42 @@ func TestThirdPartyNetworks(t *testing.T) {
 	status, r := alice.Do("GET", v3+"/thirdparty/user", nil)
 	refused(t, "no user", status, r, 400, "M_MISSING_PARAM")
 }
+
+// spec: client-server-api#put_matrixclientv3directorylistappservicenetworkidroomid
+func TestRoomsOfABridgedNetwork(t *testing.T) {
+	s, _ := startWithBridge(t)
+	alice := s.Register("alice")
+	room := s.MustDo("POST", v3+"/createRoom", "as", object{"preset": "public_chat", "name": "#rust"})["room_id"].(string)
+	own := alice.MustDo("POST", v3+"/createRoom", object{"visibility": "public", "name": "Kitchen"})["room_id"].(string)
+	path := v3 + "/directory/list/appservice/libera/" + url.PathEscape(room)
+	found := func(query object) (names string) {
+		for _, r := range alice.MustDo("POST", v3+"/publicRooms", query)["chunk"].([]any) {
+			names += r.(object)["name"].(string) + " "
+		}
+		return names
+	}
+	for _, step := range []struct{ visibility, libera, all string }{
+		{"public", "#rust ", "#rust Kitchen "}, {"public", "#rust ", "#rust Kitchen "}, {"private", "", "Kitchen "},
+	} {
+		s.MustDo("PUT", path, "as", object{"visibility": step.visibility})
+		want(t, step.visibility, found(object{"third_party_instance_id": "irc|libera"}), step.libera)
+		want(t, step.visibility, found(object{"include_all_networks": true}), step.all)
+		want(t, "rooms of Matrix", found(object{}), "Kitchen ")
+	}
+	for _, c := range []struct {
+		path, token string
+		body        object
+		status      int
+		code        string
+	}{
+		{path, alice.Token, object{"visibility": "public"}, 403, "M_FORBIDDEN"},
+		{v3 + "/directory/list/appservice/libera/" + url.PathEscape(own), alice.Token, object{"visibility": "public"}, 403, "M_FORBIDDEN"},
+		{path, "", object{"visibility": "public"}, 401, "M_MISSING_TOKEN"},
+		{path, "as", object{}, 400, "M_MISSING_PARAM"},
+		{path, "as", object{"visibility": "secret"}, 400, "M_INVALID_PARAM"},
+		{v3 + "/directory/list/appservice/libera/" + url.PathEscape("!nowhere:localhost"), "as", object{"visibility": "public"}, 404, "M_NOT_FOUND"},
+	} {
+		status, r := s.Do("PUT", c.path, c.token, c.body)
+		refused(t, c.path, status, r, c.status, c.code)
+	}
+}
