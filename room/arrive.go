@@ -130,7 +130,7 @@ func (w *writing) draft(ctx context.Context, tx *store.Tx, p *event.PDU, known *
 // replaceOutlier has an event take the place of what is known of it beside the
 // timeline. One that is not in the auth graph gets a new number, after its auth events.
 func (w *writing) replaceOutlier(en *entry, known *Event) {
-	en.stored = true
+	en.stored, en.was = true, known.Flags
 	en.event.PDU, en.event.RedactedBy = known.PDU, known.RedactedBy
 	if known.Flags&store.Outside != 0 {
 		en.old = known.NID
@@ -194,9 +194,8 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	en.gap = missing
 	if reason, err = w.denied(tx, ev.PDU, auth, nil); err == nil && reason == nil && !en.late { // 4
 		if reason, err = w.deniedBy(tx, ev.PDU, before); reason != nil && w.head.Partial.Version != 0 { // 5
-			// That may be for want of members: it is judged again when they are known, and
-			// until then what rests on it is not rejected with it.
-			ev.Flags = store.SoftFailed
+			// That may be for want of members: it is judged again when they are known.
+			ev.Flags = store.Rejected | store.Preliminary
 			return reason, err
 		}
 	}
@@ -348,7 +347,7 @@ func (w *writing) denied(tx *store.Tx, p *event.PDU, auth []*Event, before *Stat
 	named := make([]authrules.AuthEvent, len(auth))
 	pdus := make([]*event.PDU, len(auth))
 	for i, ev := range auth {
-		named[i] = authrules.AuthEvent{PDU: ev.PDU, Rejected: ev.Flags&store.Rejected != 0}
+		named[i] = authrules.AuthEvent{PDU: ev.PDU, Rejected: ev.Flags.Refused()}
 		pdus[i] = ev.PDU
 	}
 	if err := authrules.CheckAuthEvents(p, named); err != nil {

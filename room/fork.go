@@ -264,6 +264,7 @@ func (w *writing) graph(tx *store.Tx) (*stateres.Graph, error) {
 		r.graph = nil
 		return nil, fmt.Errorf("auth graph of %s: %w", w.head.ID, err)
 	}
+	w.pronounce()
 	return r.graph, nil
 }
 

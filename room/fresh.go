@@ -20,6 +20,21 @@ func (w *writing) note(en *entry) {
 	w.fresh[ev.ID], w.numbered[ev.NID] = ev, ev
 	if en.auth != nil && en.joinsGraph() {
 		w.nodes = append(w.nodes, en.node(w.head.NID))
+	} else if en.changesVerdict() {
+		w.verdicts = append(w.verdicts, ev)
+	}
+}
+
+// pronounce has the graph in memory know the verdicts that the write set changes.
+func (w *writing) pronounce() {
+	g := w.room.graph
+	if g == nil {
+		return
+	}
+	for _, ev := range w.verdicts {
+		if i, ok := g.Lookup(ev.NID); ok {
+			g.SetRejected(i, ev.Flags.Refused())
+		}
 	}
 }
 
@@ -89,8 +104,13 @@ func (w *writing) changed(key store.StateKey) bool {
 // joinsGraph says whether the event is to be in the room's auth graph, and is not yet.
 func (en *entry) joinsGraph() bool { return en.event.IsState && (!en.stored || en.old != 0) }
 
+// changesVerdict says whether an event in the auth graph is rejected now, or no more.
+func (en *entry) changesVerdict() bool {
+	return en.event.IsState && en.stored && en.old == 0 && en.was.Refused() != en.event.Flags.Refused()
+}
+
 // node is the event's place in the auth graph.
 func (en *entry) node(room store.RoomNID) store.AuthNode {
 	ev := en.event
-	return store.AuthNode{Room: room, Event: ev.NID, Key: ev.Key, Rejected: ev.Flags&store.Rejected != 0, Auth: en.auth}
+	return store.AuthNode{Room: room, Event: ev.NID, Key: ev.Key, Rejected: ev.Flags.Refused(), Auth: en.auth}
 }

@@ -265,7 +265,7 @@ func (e *Engine) stateOf(ctx context.Context, room id.Room, names []id.Event) (*
 			if err != nil {
 				return err
 			}
-			if ok && row.Room == nid && row.IsState && row.Flags&(store.Rejected|store.Outside) == 0 {
+			if ok && row.Room == nid && row.IsState && !row.Flags.Refused() && row.Flags&store.Outside == 0 {
 				events[row.Key] = row.NID
 			}
 		}

@@ -95,7 +95,7 @@ func (w *writing) noteLacking(l *lacking, join store.EventNID) {
 // that tells the state has let them in by these.
 func (w *writing) withNamed(state *StateMap, auth []*Event) *StateMap {
 	for _, ev := range auth {
-		if _, member := store.IsMemberKey(ev.Key); !member || !ev.IsState || ev.Flags&store.Rejected != 0 || ev.Room != w.head.NID {
+		if _, member := store.IsMemberKey(ev.Key); !member || !ev.IsState || ev.Flags.Refused() || ev.Room != w.head.NID {
 			continue
 		}
 		if _, told := state.Get(ev.Key); !told {
@@ -174,7 +174,7 @@ func (w *writing) learn(tx *store.Tx, auth []*Event) error {
 // have nothing.
 func (w *writing) isBelieved(ev *Event) bool {
 	_, member := store.IsMemberKey(ev.Key)
-	return member && ev.IsState && ev.Flags&store.Rejected == 0 && ev.Room == w.head.NID &&
+	return member && ev.IsState && !ev.Flags.Refused() && ev.Room == w.head.NID &&
 		id.User(*ev.PDU.StateKey).Server() != w.engine.options.Server
 }
 

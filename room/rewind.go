@@ -67,7 +67,6 @@ func (w *writing) rewind(ctx context.Context, f *fetched) error {
 		h := *w.head
 		h.rewound, h.past = false, nil
 		w.head = &h
-		w.room.graph = nil // some of its events may be rejected now, or no more
 		w.also = append(w.also, w.becomeWhole)
 		return nil
 	})
@@ -426,7 +425,6 @@ func (w *writing) abandon(tx *store.Tx) error {
 	h := *w.head
 	h.Partial, h.servers = store.Partial{}, h.servers.untold()
 	w.head = &h
-	w.room.graph = nil // some of its events may be rejected no more
 	w.also = append(w.also, func(tx *store.Tx) error {
 		tx.NextPosition()
 		return w.becomeWhole(tx)
@@ -436,11 +434,6 @@ func (w *writing) abandon(tx *store.Tx) error {
 
 // commitAgain keeps in step with an event's new verdict what hangs on it.
 func (w *writing) commitAgain(tx *store.Tx, en *entry, row store.Event) error {
-	if row.IsState && (en.was^row.Flags)&store.Rejected != 0 {
-		if err := tx.AuthGraph.SetRejected(row.Room, row.NID, row.Flags&store.Rejected != 0); err != nil {
-			return err
-		}
-	}
 	switch {
 	case en.position != 0:
 		return w.commitGapAgain(tx, en, row)

@@ -51,6 +51,8 @@ type writing struct {
 	numbered map[store.EventNID]*Event
 	// nodes are what the room's auth graph has to have of them that the store does not.
 	nodes []store.AuthNode
+	// verdicts are those of them that are in it, and are rejected now, or no more.
+	verdicts []*Event
 	// awaited are the redactions among them whose targets are not known, by these.
 	awaited map[id.Event][]*Event
 	// ready are events that a policy server has signed, in the order in which they were drafted.
@@ -78,18 +80,18 @@ type entry struct {
 	txn     *store.Transaction
 	auth    []store.EventNID // of a state event, where they are known by number already
 
-	stored  bool           // the event has a row already, beside the timeline
-	old     store.EventNID // of that row, if it is to have another number
-	overlay *store.Overlay // to be stored: the state that the event met
-	gap     []id.Event     // events before it that are not known here
+	stored  bool             // the event has a row already, beside the timeline
+	was     store.EventFlags // that it has there
+	old     store.EventNID   // of that row, if it is to have another number
+	overlay *store.Overlay   // to be stored: the state that the event met
+	gap     []id.Event       // events before it that are not known here
 	// position is where an older event goes that was missing; 0: at the end.
 	position int64
 	// forward: other servers are told, but for the one that the event came from.
 	forward bool
 	origin  id.Server
-	// again: the event was judged before, while the room's state was partial, as was.
+	// again: the event was judged before, while the room's state was partial.
 	again bool
-	was   store.EventFlags
 	// late: it is known to come before the join that the room is rewound to, and by which state it
 	// is to be judged is not.
 	late bool
@@ -172,11 +174,12 @@ func (e *Engine) enqueue(ctx context.Context, r *room, build func(*writing) erro
 	defer func() { <-r.lock }()
 	w := newWriting(e, r, r.head)
 	if err := build(w); err != nil {
-		if len(w.nodes) > 0 {
+		if len(w.nodes)+len(w.verdicts) > 0 {
 			r.graph = nil // it may have some of them, which are not to be
 		}
 		return nil, err
 	}
+	w.pronounce()
 	if len(w.entries) == 0 && len(w.first) == 0 && len(w.also) == 0 {
 		return nil, nil
 	}
@@ -430,6 +433,10 @@ func (w *writing) commitEntry(tx *store.Tx, en *entry, version int64) error {
 	if en.joinsGraph() {
 		if err := w.commitAuth(tx, en, row); err != nil {
 			return fmt.Errorf("auth events of %s: %w", row.ID, err)
+		}
+	} else if en.changesVerdict() {
+		if err := tx.AuthGraph.SetRejected(row.Room, row.NID, row.Flags.Refused()); err != nil {
+			return fmt.Errorf("verdict on %s: %w", row.ID, err)
 		}
 	}
 	if en.again {

@@ -46,7 +46,13 @@ const (
 	// Outside is an outlier that has no place in the auth graph, as its auth events are
 	// not known: a membership of somebody here in a room that nobody here was in.
 	Outside
+	// Preliminary goes with Rejected: by a state that lacked members, which may be the reason. What
+	// rests on the event is not rejected with it.
+	Preliminary
 )
+
+// Refused says that an event is rejected for good, and with it what rests on it.
+func (f EventFlags) Refused() bool { return f&(Rejected|Preliminary) == Rejected }
 
 const (
 	eventColumns = `event_nid, room_nid, COALESCE(position, 0), event_key, sender_nid, type_nid, COALESCE(skey, -1), depth, origin_server_ts,

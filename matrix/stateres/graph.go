@@ -86,6 +86,14 @@ func (g *Graph) Kind(i Index) Kind { return Kind(g.flags[i] &^ flagRejected) }
 // Rejected says whether an event was rejected.
 func (g *Graph) Rejected(i Index) bool { return g.flags[i]&flagRejected != 0 }
 
+// SetRejected notes another verdict on an event.
+func (g *Graph) SetRejected(i Index, rejected bool) {
+	g.flags[i] &^= flagRejected
+	if rejected {
+		g.flags[i] |= flagRejected
+	}
+}
+
 // Auth lists the auth events of an event, ascending. It must not be changed.
 func (g *Graph) Auth(i Index) []Index {
 	return g.edges[g.start(i):g.starts[i]]
