@@ -12,6 +12,7 @@ import (
 
 var (
 	seconds = flag.Int("sim.seconds", 0, "how long TestLong tries new seeds")
+	from    = flag.Uint64("sim.from", 1000, "the first seed that TestLong tries")
 	seed    = flag.Uint64("sim.seed", 0, "the seed that TestLong runs; 0: many")
 	version = flag.String("sim.version", "", "the room version that TestLong runs; empty: all")
 	steps   = flag.Int("sim.steps", 800, "how many things happen in a run of TestLong")
@@ -54,7 +55,9 @@ func TestLong(t *testing.T) {
 		}
 		return
 	}
-	for start, s := time.Now(), uint64(1000); time.Since(start) < time.Duration(*seconds)*time.Second; s++ {
+	s := *from
+	for start := time.Now(); time.Since(start) < time.Duration(*seconds)*time.Second; s++ {
 		simulate(t, chosen[s%uint64(len(chosen))], s, *steps)
 	}
+	t.Logf("seeds %d to %d were tried", *from, s-1)
 }
