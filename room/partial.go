@@ -19,10 +19,13 @@ import (
 //
 //   - members whose events go with what arrives are believed (learn),
 //   - events with previous events that are not known are judged by what is known,
+//   - what the state does not allow is rejected for the time being (store.Preliminary),
 //   - other servers are not let in by way of this one.
 //
 // The rest is fetched in the background (resync.go). Then the room is rewound to the
-// join, now with its whole state, and what came since is judged again (rewind.go).
+// join, now with its whole state, and what came since is judged again (rewind.go). If
+// all leave before that, the state stays as it is until somebody joins again: then it
+// goes on (goOn), or what came since the earlier join is given up (abandon).
 // spec: server-server-api#put_matrixfederationv2send_joinroomideventid (omit_members)
 
 // lacking says of a state that another server told what it lacks.
