@@ -464,41 +464,19 @@ func (w *writing) currentState(tx *store.Tx, extremities []*Event, ev *Event, af
 	return w.resolve(tx, states)
 }
 
-// remaining are the extremities that an event does not come after. Soft-failed events are no
-// extremities; what is before them may be. An extremity before a rejected event stays one: nobody
-// hands rejected events out, so that other servers would not find what only they lead to. behind is
-// what is missing before events that were not accepted, which no event of the timeline misses so far.
+// remaining are the extremities that an event does not come after. Rejected and
+// soft-failed events are no extremities; what is before them may be. behind is what
+// is missing before such events, which no event of the timeline misses so far.
 func (w *writing) remaining(tx *store.Tx, prev []*Event) (left []*Event, behind []id.Event, err error) {
-	covered, rejected, err := w.walk(tx, slices.Clone(prev), store.SoftFailed, &behind)
-	if err != nil {
-		return nil, nil, err
-	}
-	if _, _, err := w.walk(tx, rejected, store.Rejected|store.SoftFailed, &behind); err != nil {
-		return nil, nil, err
-	}
-	for _, x := range w.head.extremities {
-		if !covered[x.NID] {
-			left = append(left, x)
-		}
-	}
-	return left, behind, nil
-}
-
-// walk goes back over events that have any of the flags, to those before them, and notes what
-// is missing before them. It reaches, but does not pass, all others; rejected are those of them
-// that were rejected.
-func (w *writing) walk(tx *store.Tx, queue []*Event, over store.EventFlags, behind *[]id.Event) (reached map[store.EventNID]bool, rejected []*Event, err error) {
-	reached = map[store.EventNID]bool{}
+	covered := map[store.EventNID]bool{}
+	queue := slices.Clone(prev)
 	for i := 0; i < len(queue) && i < maxCovered; i++ {
 		ev := queue[i]
-		if reached[ev.NID] {
+		if covered[ev.NID] {
 			continue
 		}
-		reached[ev.NID] = true
-		if ev.Flags&over == 0 {
-			if ev.Flags&store.Rejected != 0 {
-				rejected = append(rejected, ev)
-			}
+		covered[ev.NID] = true
+		if ev.Flags&(store.Rejected|store.SoftFailed) == 0 {
 			continue
 		}
 		for _, name := range ev.PDU.PrevEvents {
@@ -512,12 +490,17 @@ func (w *writing) walk(tx *store.Tx, queue []*Event, over store.EventFlags, behi
 			}
 			if missed, err := w.isMissing(tx, name); err != nil {
 				return nil, nil, err
-			} else if (!missed || w.head.rewound) && !slices.Contains(*behind, name) && len(*behind) < maxMissingPrev {
-				*behind = append(*behind, name)
+			} else if (!missed || w.head.rewound) && !slices.Contains(behind, name) && len(behind) < maxMissingPrev {
+				behind = append(behind, name)
 			}
 		}
 	}
-	return reached, rejected, nil
+	for _, x := range w.head.extremities {
+		if !covered[x.NID] {
+			left = append(left, x)
+		}
+	}
+	return left, behind, nil
 }
 
 // maxCovered bounds how far the walk over events that were not accepted goes.

@@ -1,7 +1,6 @@
 package room_test
 
 import (
-	"fmt"
 	"maps"
 	"testing"
 
@@ -160,23 +159,6 @@ func TestHistoryBehindASoftFailureIsFetched(t *testing.T) {
 		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
 		p.must(err)
 		p.wantShown("hidden", "last")
-	})
-}
-
-// Nobody hands out a rejected event. What only it leads to would be lost to the other servers, if
-// what is sent next did not come after it.
-func TestWhatOnlyARejectedEventLeadsToStaysAnExtremity(t *testing.T) {
-	eachResolution(t, func(t *testing.T, p *peer) {
-		p.deliver(p.member(remoteBob, "join", p.newest()))
-		ours := p.local("m.room.message", `{"msgtype":"m.text","body":"ours"}`)
-		coup := p.set(remoteBob, event.TypePowerLevels, p.levels(fmt.Sprintf("%q:100", remoteBob)), ours)
-		p.after[coup.ID] = p.after[ours]
-		last := p.sayAs(remoteBob, "last", coup.ID)
-		wantCode(t, p.send(coup, last)[coup.ID], "M_FORBIDDEN")
-		p.wantExtremities(ours, last.ID)
-		next := p.local("m.room.message", `{"msgtype":"m.text","body":"next"}`)
-		p.wantShown("ours", "last", "next")
-		p.wantExtremities(next)
 	})
 }
 
