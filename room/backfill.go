@@ -8,8 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"hearth/matrix/event"
 	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
 	"hearth/store"
 )
 
@@ -102,22 +105,61 @@ func (e *Engine) backfillFrom(ctx context.Context, server id.Server, room id.Roo
 	if err != nil {
 		return 0, err
 	}
+	told := e.verifyOlder(ctx, v, room, raws)
+	list := connected(told, missing)
+	var unlisted map[id.Event]bool
+	if len(list) == 0 {
+		list, unlisted = e.backfillNamed(ctx, server, v, room, told, missing)
+	}
+	if err := e.backfillAuth(ctx, server, list); err != nil {
+		return 0, err
+	}
+	placed := 0
+	err = e.write(ctx, room, func(w *writing) (err error) {
+		placed, err = w.fillGap(ctx, gap.Position, list, unlisted)
+		return err
+	})
+	return placed, err
+}
+
+// verifyOlder leaves out what is no event of the room or not signed.
+func (e *Engine) verifyOlder(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value) []*event.PDU {
 	var list []*event.PDU
 	for _, raw := range raws[:min(len(raws), 2*maxBackfill)] {
 		if p, err := event.Parse(v, raw); err == nil && p.Room == room {
 			list = append(list, p)
 		}
 	}
-	list = connected(e.verify(ctx, list, nil), missing)
-	if err := e.backfillAuth(ctx, server, list); err != nil {
-		return 0, err
+	return e.verify(ctx, list, nil)
+}
+
+// maxUnlisted bounds how many events at one gap are asked for one by one.
+const maxUnlisted = 10
+
+// backfillNamed asks for missing events by their names, until they lead to those that a server
+// told as the ones before them: what it has rejected, it lists for nobody. Whether it did so
+// rightly cannot be judged here. So unlisted events are only followed, to what lies before them.
+func (e *Engine) backfillNamed(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, told []*event.PDU, missing []id.Event) (list []*event.PDU, unlisted map[id.Event]bool) {
+	unlisted = map[id.Event]bool{}
+	asked := 0
+	for names := slices.Clone(missing); len(names) > 0 && asked < maxUnlisted; names = names[1:] {
+		if unlisted[names[0]] || slices.ContainsFunc(told, func(p *event.PDU) bool { return p.ID == names[0] }) {
+			continue
+		}
+		asked++
+		raw, err := e.options.Network.GetEvent(ctx, server, names[0])
+		if err != nil {
+			slog.DebugContext(ctx, "event not received", "event", names[0], "from", server, "error", err)
+			continue
+		}
+		for _, p := range e.verifyOlder(ctx, v, room, []jsontext.Value{raw}) {
+			if p.ID == names[0] {
+				told, names = append(told, p), append(names, p.PrevEvents...)
+				unlisted[p.ID] = true
+			}
+		}
 	}
-	placed := 0
-	err = e.write(ctx, room, func(w *writing) (err error) {
-		placed, err = w.fillGap(ctx, gap.Position, list)
-		return err
-	})
-	return placed, err
+	return connected(told, missing), unlisted
 }
 
 // connected are the events that lead back from those missing, newest first.
@@ -160,9 +202,10 @@ func (e *Engine) backfillAuth(ctx context.Context, server id.Server, list []*eve
 	return e.fetchOutliers(ctx, server, list[0].Version, list[0].Room, absent)
 }
 
-// fillGap puts older events, newest first, in the place that was kept free for them,
-// and notes what is missing before them. It returns how many joined the timeline.
-func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU) (placed int, err error) {
+// fillGap puts older events, newest first, in the place that was kept free for them, but
+// those that were not listed, and notes what is missing before them. It returns how many joined
+// the timeline.
+func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU, unlisted map[id.Event]bool) (placed int, err error) {
 	if err := w.settle(ctx); err != nil {
 		return 0, err
 	}
@@ -181,19 +224,21 @@ func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU
 		if err != nil || !ok {
 			return err // somebody else was quicker
 		}
-		entries, err := w.olderEntries(tx, gap, list, nids)
+		entries, err := w.olderEntries(tx, gap, list, nids, unlisted)
 		if err != nil {
 			return err
 		}
 		lowest := gap.Position
 		for i := range entries {
 			en := &entries[len(entries)-1-i] // newest first again
-			if en.event.Flags&store.Rejected == 0 && gap.Next >= gap.Floor {
+			switch {
+			case en.event.Flags != 0:
+			case gap.Next >= gap.Floor:
 				en.position = gap.Next
 				lowest = gap.Next
 				gap.Next--
 				placed++
-			} else if en.event.Flags&store.Rejected == 0 {
+			default:
 				en.event.Flags = store.Outlier // no place is left
 			}
 		}
@@ -209,7 +254,7 @@ func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU
 }
 
 // olderEntries judges older events by their auth events, oldest first.
-func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, nids map[id.Event]store.EventNID) (entries []entry, err error) {
+func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, nids map[id.Event]store.EventNID, unlisted map[id.Event]bool) (entries []entry, err error) {
 	version := gap.StateBefore
 	var met *overlay
 	if gap.StateBefore < 0 {
@@ -249,12 +294,15 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 		if ok {
 			w.replaceOutlier(&en, known)
 		}
-		if reason != nil {
+		switch {
+		case reason != nil:
 			en.event.Flags = store.Rejected
+		case unlisted[p.ID]:
+			en.event.Flags = store.Outlier
 		}
 		en.auth = w.edges(auth)
 		w.note(&en)
-		if reason == nil {
+		if en.event.Flags == 0 {
 			if err := w.gatherEffects(tx, &en); err != nil {
 				return nil, err
 			}

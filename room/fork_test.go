@@ -130,7 +130,7 @@ func TestAStateThatCouldNotBeFetchedIsNotTakenForWhole(t *testing.T) {
 		lost := p.say("lost", start)
 		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
 		one := p.say("one", p.say("zero", rename.ID).ID)
-		p.hides[rename.ID] = true
+		p.hides[lost.ID], p.hides[rename.ID] = true, true
 		p.down = map[id.Event]bool{rename.ID: true}
 		if err := p.send(one)[one.ID]; err != nil {
 			t.Errorf("it is not refused: %v", err)
@@ -159,6 +159,47 @@ func TestHistoryBehindASoftFailureIsFetched(t *testing.T) {
 		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
 		p.must(err)
 		p.wantShown("hidden", "last")
+	})
+}
+
+// Nobody lists an event that was rejected. Whoever has missed it asks for it by name, and for what is
+// before it: so it judges by itself, and believes nobody's word of the state after it.
+func TestARejectedEventIsAskedForByName(t *testing.T) {
+	for _, listed := range []bool{false, true} {
+		eachResolution(t, func(t *testing.T, p *peer) {
+			bob := p.member(remoteBob, "join", p.newest())
+			p.deliver(bob)
+			before := p.say("before", bob.ID)
+			topic := p.set(remoteBob, "m.room.topic", `{"topic":"not for Bob to say"}`, before.ID)
+			p.refuses = map[id.Event]bool{topic.ID: true}
+			// The other server is for it: its word of the state after the event is that it stands.
+			last := p.sayAs(remoteBob, "after", topic.ID)
+			shown := []string{"before", "after"}
+			if listed {
+				last, shown = p.say("last", last.ID), append(shown, "last")
+			}
+			p.deliver(last)
+			p.wantShown(shown...)
+			p.wantFlags(topic.ID, store.Rejected)
+			p.want("m.room.topic", "", "")
+			p.wantExtremities(last.ID)
+		})
+	}
+}
+
+// Nor does a rejected event end the history for who scrolls back.
+func TestHistoryBehindARejectedEventIsFetched(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		older := p.say("older", p.newest())
+		refused := p.sayAs(remoteBob, "said outside", older.ID)
+		first := p.say("first", refused.ID)
+		p.hides[older.ID], p.hides[refused.ID] = true, true
+		p.deliver(p.say("second", first.ID))
+		p.wantShown("first", "second")
+		p.hides, p.refuses = nil, map[id.Event]bool{refused.ID: true}
+		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+		p.must(err)
+		p.wantShown("older", "first", "second")
 	})
 }
 

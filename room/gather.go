@@ -122,34 +122,100 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	h, ok, err := e.Head(ctx, p.Room)
-	if err != nil || !ok {
-		return err
-	}
-	q := MissingEvents{Latest: []id.Event{p.ID}, Limit: maxGathered}
-	for _, x := range h.extremities[:min(len(h.extremities), maxPrevEvents)] {
-		q.Earliest = append(q.Earliest, x.ID)
-	}
-	raws, err := e.options.Network.GetMissingEvents(ctx, origin, p.Room, q)
+	between, err := e.listBefore(ctx, origin, v, p.Room, []id.Event{p.ID})
 	if err != nil {
 		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
 	}
-	between := e.check(ctx, v, p.Room, raws[:min(len(raws), 2*maxGathered)], nil)
+	all := len(between) < maxGathered
 	between = slices.DeleteFunc(between, func(q *event.PDU) bool { return q.ID == p.ID })
-	e.receiveAll(ctx, origin, v, between, false, func(q *event.PDU, err error) {
-		if err != nil {
-			slog.DebugContext(ctx, "missing event refused", "event", q.ID, "from", origin, "error", err)
-		}
-	})
+	e.receiveMissing(ctx, origin, v, between, listedIf(all))
 	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
+		return err
+	}
+	if missing, err = e.gatherNamed(ctx, origin, v, p.Room, missing); err != nil || len(missing) == 0 {
 		return err
 	}
 	return fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
 }
 
+// listBefore asks for the events between what is known and some that come later.
+func (e *Engine) listBefore(ctx context.Context, origin id.Server, v *roomversion.Version, room id.Room, latest []id.Event) ([]*event.PDU, error) {
+	h, ok, err := e.Head(ctx, room)
+	if err != nil || !ok {
+		return nil, err
+	}
+	q := MissingEvents{Latest: latest, Limit: maxGathered}
+	for _, x := range h.extremities[:min(len(h.extremities), maxPrevEvents)] {
+		q.Earliest = append(q.Earliest, x.ID)
+	}
+	raws, err := e.options.Network.GetMissingEvents(ctx, origin, room, q)
+	if err != nil {
+		return nil, err
+	}
+	return e.check(ctx, v, room, raws[:min(len(raws), 2*maxGathered)], nil), nil
+}
+
+func (e *Engine) receiveMissing(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, how found) {
+	e.receiveAll(ctx, origin, v, list, how, func(p *event.PDU, err error) {
+		if err != nil {
+			slog.DebugContext(ctx, "missing event refused", "event", p.ID, "from", origin, "error", err)
+		}
+	})
+}
+
+// maxNamed bounds how many missing events are asked for one by one.
+const maxNamed = 20
+
+// gatherNamed fetches missing events one by one, with what is missing before them, and says which
+// are missing still. Servers do not list what they have rejected, but hand it out to who asks for
+// it by name: else nobody who has not seen it could judge by himself what came of it, and would have to
+// believe the state that some server, perhaps that which made it, says to be the one after it.
+func (e *Engine) gatherNamed(ctx context.Context, origin id.Server, v *roomversion.Version, room id.Room, missing []id.Event) ([]id.Event, error) {
+	var got []*event.PDU
+	asked := map[id.Event]bool{}
+	for names := missing; len(names) > 0; {
+		var latest, before []id.Event
+		for _, name := range names {
+			if asked[name] || len(asked) == maxNamed {
+				continue
+			}
+			asked[name] = true
+			raw, err := e.options.Network.GetEvent(ctx, origin, name)
+			if err != nil {
+				slog.DebugContext(ctx, "event not received", "event", name, "from", origin, "error", err)
+				continue
+			}
+			for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
+				if p.ID == name {
+					got, latest, before = append(got, p), append(latest, name), append(before, p.PrevEvents...)
+				}
+			}
+		}
+		absent, err := e.unknown(ctx, before, false)
+		if err != nil {
+			return nil, err
+		}
+		if len(absent) == 0 {
+			break
+		}
+		between, err := e.listBefore(ctx, origin, v, room, latest)
+		if err != nil {
+			return nil, fmt.Errorf("events before %v: %w: %w", latest, errUnobtainable, err)
+		}
+		if got = append(got, between...); len(between) >= maxGathered {
+			break // there is more: what is missing was not left out
+		}
+		names = slices.DeleteFunc(absent, func(name id.Event) bool {
+			return slices.ContainsFunc(got, func(p *event.PDU) bool { return p.ID == name })
+		})
+	}
+	e.receiveMissing(ctx, origin, v, got, named)
+	return e.unknown(ctx, missing, false)
+}
+
 // gatherStates asks for the state after each of an event's prev_events that is not
-// known here.
-func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (map[id.Event]*StateMap, error) {
+// known here, and not to be had.
+func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, how found) (map[id.Event]*StateMap, error) {
 	missing, err := e.unknown(ctx, p.PrevEvents, false)
 	if err != nil || len(missing) == 0 {
 		return nil, err
@@ -164,6 +230,11 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 			states[name] = h.State
 		}
 		return states, nil
+	}
+	if how == listed {
+		if missing, err = e.gatherNamed(ctx, origin, v, p.Room, missing); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range missing {
 		if states[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {

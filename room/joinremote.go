@@ -280,7 +280,7 @@ func (e *Engine) goOn(ctx context.Context, server id.Server, v *roomversion.Vers
 	if missing, err := e.unknown(ctx, join.PrevEvents, false); err != nil || len(missing) > 0 {
 		return false, err
 	}
-	err = e.receiveOne(ctx, server, v, join, true)
+	err = e.receiveOne(ctx, server, v, join, pushed)
 	switch {
 	case errors.Is(err, errPreliminary):
 		return false, nil
@@ -541,7 +541,7 @@ func (e *Engine) sendJoin(ctx context.Context, server id.Server, v *roomversion.
 	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
 		return err
 	}
-	return e.receiveOne(ctx, server, v, join, true)
+	return e.receiveOne(ctx, server, v, join, pushed)
 }
 
 // roomLocks lets one at a time do something with a room.

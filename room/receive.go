@@ -50,7 +50,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 		return results
 	}
 	checked := e.check(ctx, v, room, raws, results)
-	e.receiveAll(ctx, origin, v, checked, true, func(p *event.PDU, err error) {
+	e.receiveAll(ctx, origin, v, checked, pushed, func(p *event.PDU, err error) {
 		if err != nil {
 			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
 		}
@@ -66,7 +66,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 // what became of each. Those share a write set that need nothing which is not here or
 // before them. Each of the others has what it needs gathered, as has each of a write set that
 // failed: one event must not take the others with it.
-func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, pushed bool, tell func(*event.PDU, error)) {
+func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, how found, tell func(*event.PDU, error)) {
 	together := true
 	for list = inOrder(list); len(list) > 0; list = list[1:] {
 		if together {
@@ -82,7 +82,7 @@ func (e *Engine) receiveAll(ctx context.Context, origin id.Server, v *roomversio
 				return
 			}
 		}
-		tell(list[0], e.receiveOne(ctx, origin, v, list[0], pushed))
+		tell(list[0], e.receiveOne(ctx, origin, v, list[0], how))
 	}
 }
 
@@ -218,11 +218,31 @@ func ordered(list []*event.PDU, refs func(*event.PDU) []id.Event) []*event.PDU {
 	return sorted
 }
 
-// receiveOne gathers what an event refers to, then has it judged. pushed: its server
-// sent it unasked, so it is asked for what is missing before it. If it keeps that back, the
-// event is left until somebody tells more: else a server could have what it likes taken
-// for the state of the room, by saying that it comes after events that it shows to nobody.
-func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, pushed bool) error {
+// found is how an event came here.
+type found int
+
+const (
+	// pushed: its server sent it unasked, so that is asked for what is missing before it. If it keeps
+	// that back, the event is left until somebody tells more: else a server could have what it likes
+	// taken for the state of the room, by saying that it comes after events that it shows to nobody.
+	pushed found = iota
+	// listed: a server told it as one of all those before another. What is missing before it was left
+	// out, and is asked for by name; then states are.
+	listed
+	// named: a server was asked for it by name, or told it as one of some of those before another. For
+	// what is missing before it, states are asked for.
+	named
+)
+
+func listedIf(all bool) found {
+	if all {
+		return listed
+	}
+	return named
+}
+
+// receiveOne gathers what an event refers to, then has it judged.
+func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, how found) error {
 	known, err := e.isKnown(ctx, p)
 	if known || err != nil {
 		return err
@@ -231,10 +251,10 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	defer cancel()
 	// First what is before it: its auth events are mostly among that.
 	var states map[id.Event]*StateMap
-	if pushed {
+	if how == pushed {
 		err = e.gatherBefore(ctx, origin, v, p)
 	} else {
-		states, err = e.gatherStates(ctx, origin, v, p)
+		states, err = e.gatherStates(ctx, origin, v, p, how)
 	}
 	if err != nil {
 		return err

@@ -37,8 +37,10 @@ type peer struct {
 	events map[id.Event]*event.PDU
 	// after is the state after events, as this server sees it.
 	after map[id.Event]entries
-	// hides are events that it does not hand out as missing ones.
+	// hides are events that it does not hand out as missing ones, nor by name unless they are state.
 	hides map[id.Event]bool
+	// refuses are events that it has rejected, and hands out by name only.
+	refuses map[id.Event]bool
 	// forged are events whose signatures are not valid.
 	forged map[id.Event]bool
 	asked  []string
@@ -287,7 +289,10 @@ func (p *peer) GetMissingEvents(_ context.Context, _ id.Server, _ id.Room, q roo
 		for _, prev := range p.events[queue[0]].PrevEvents {
 			if !seen[prev] && p.events[prev] != nil && !p.hides[prev] && !slices.Contains(q.Earliest, prev) {
 				seen[prev] = true
-				found, queue = append(found, prev), append(queue, prev)
+				queue = append(queue, prev)
+				if !p.refuses[prev] {
+					found = append(found, prev)
+				}
 			}
 		}
 	}
@@ -300,7 +305,10 @@ func (p *peer) GetMissingEvents(_ context.Context, _ id.Server, _ id.Room, q roo
 func (p *peer) Backfill(_ context.Context, _ id.Server, _ id.Room, before []id.Event, limit int) (list []jsontext.Value, err error) {
 	for queue := slices.Clone(before); len(queue) > 0 && len(list) < limit; queue = queue[1:] {
 		if pdu := p.events[queue[0]]; pdu != nil {
-			list, queue = append(list, p.raw(pdu.ID)), append(queue, pdu.PrevEvents...)
+			queue = append(queue, pdu.PrevEvents...)
+			if !p.refuses[pdu.ID] {
+				list = append(list, p.raw(pdu.ID))
+			}
 		}
 	}
 	return list, nil
@@ -313,7 +321,7 @@ func (p *peer) GetEvent(_ context.Context, from id.Server, name id.Event) (jsont
 	if p.down[name] {
 		return nil, errcode.New(504, "M_UNKNOWN", "it takes too long")
 	}
-	if p.events[name] == nil {
+	if pdu := p.events[name]; pdu == nil || p.hides[name] && !pdu.IsState() {
 		return nil, errcode.NotFound("no such event")
 	}
 	return p.raw(name), nil

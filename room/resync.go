@@ -135,18 +135,24 @@ func (e *Engine) CompleteState(ctx context.Context, room id.Room) (done bool, er
 // completeRound asks each server once, and says whether the state is whole. The server that let
 // us in is believed: the join rests on its word. Of the others two have to tell the same, since
 // any one of them may be hostile; one alone is believed when there is no third, or when the rest
-// has not answered for long.
+// has not answered for long. Until then, states at gaps since the join are waited for as well: who
+// can tell them may be out of reach, or not have its own state whole.
 func (e *Engine) completeRound(ctx context.Context, h *Head) (bool, error) {
 	servers, err := e.tellers(ctx, h)
 	if err != nil {
 		return false, err
 	}
-	alone := e.partial.round(h.ID) >= loneRounds || len(servers) <= 2
+	late := e.partial.round(h.ID) >= loneRounds
+	alone := late || len(servers) <= 2
 	for i, server := range servers {
 		began := time.Now()
 		f, err := e.fetchWhole(ctx, server, servers, h)
 		if err == nil && server != h.Partial.Via && !alone && !e.seconded(ctx, servers[i+1:], h, f) {
 			err = errAlone
+		}
+		if err == nil && f.lacks > 0 && !late {
+			slog.InfoContext(ctx, "the state of a room is not known at some gaps in its history", "room", h.ID, "server", server, "gaps", f.lacks)
+			return false, nil
 		}
 		if err == nil {
 			err = e.write(ctx, h.ID, func(w *writing) error { return w.rewind(ctx, f) })
@@ -165,7 +171,8 @@ func (e *Engine) completeRound(ctx context.Context, h *Head) (bool, error) {
 	return false, nil
 }
 
-// loneRounds is after how many rounds one server alone is believed: about half a minute.
+// loneRounds is after how many rounds one server alone is believed, and what nobody tells is done
+// without: about half a minute.
 const loneRounds = 5
 
 var errAlone = errors.New("no other server tells the same")
@@ -282,8 +289,7 @@ type gapSince struct {
 }
 
 // fetchSince fetches the states at gaps in the history since the join: from the server that
-// tells the rest, from whoever made what comes after, or from others. What cannot be had
-// is done without.
+// tells the rest, from whoever made what comes after, or from others.
 func (e *Engine) fetchSince(ctx context.Context, servers []id.Server, h *Head, join *Event, f *fetched) error {
 	gaps, err := e.gapsSince(ctx, join)
 	if err != nil {
@@ -297,6 +303,7 @@ func (e *Engine) fetchSince(ctx context.Context, servers []id.Server, h *Head, j
 			}
 		}
 		if !e.fetchAtGap(ctx, ask, h.Version, g, f) {
+			f.lacks++
 			slog.DebugContext(ctx, "the state at a gap is not known", "event", g.event.ID, "servers", ask)
 		}
 		if ctx.Err() != nil {

@@ -21,6 +21,7 @@ type fetched struct {
 	states, before map[id.Event]*StateMap
 	// members are those of the states, by their events.
 	members map[store.EventNID]memberChange
+	lacks   int // at so many gaps since the join, nobody tells the state
 }
 
 // errRejoined says that the room is not in the partial state any more that was to be

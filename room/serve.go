@@ -105,8 +105,11 @@ func (v *visitor) event(tx *store.Tx, name id.Event) (*Event, bool, error) {
 	if err != nil || !ok {
 		return nil, false, err
 	}
-	hidden := ev.Flags&store.Rejected != 0 || ev.Flags&store.Outlier != 0 && !ev.IsState
-	return ev, !hidden, nil
+	return ev, v.listed(ev), nil
+}
+
+func (v *visitor) listed(ev *Event) bool {
+	return ev.Flags&store.Rejected == 0 && (ev.Flags&store.Outlier == 0 || ev.IsState)
 }
 
 // show is an event as the server may have it: whole, or redacted for a server that
@@ -275,11 +278,14 @@ func (e *Engine) ServeEvent(ctx context.Context, server id.Server, name id.Event
 		return nil, err
 	}
 	err = e.visit(ctx, server, room, func(tx *store.Tx, v *visitor) error {
-		ev, ok, err := v.event(tx, name)
+		ev, ok, err := v.engine.Event(tx, v.room.NID, name)
 		if err != nil {
 			return err
 		}
-		if !ok {
+		// A rejected event is listed nowhere, but shown to who asks for it by name: whatever comes
+		// after it, others can judge only if they can see why it was rejected, and what is before it.
+		rejected := ok && v.in && ev.Flags&(store.Rejected|store.Outlier) == store.Rejected
+		if !ok || !rejected && !v.listed(ev) {
 			return unknown
 		}
 		shown, ok, err := v.show(tx, ev)

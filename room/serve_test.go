@@ -226,7 +226,13 @@ func TestRejectedEventsDoNotEndTheHistory(t *testing.T) {
 	if names, _ := p.parsed(raws); !slices.Equal(names, []id.Event{first}) {
 		t.Errorf("%v, want %s", names, first)
 	}
-	_, err = p.e.ServeEvent(t.Context(), elsewhere, at)
+	// By its name the event is to be had, or nobody could judge by himself what comes after it.
+	raw, err := p.e.ServeEvent(t.Context(), elsewhere, at)
+	p.must(err)
+	if names, _ := p.parsed([]jsontext.Value{raw}); !slices.Equal(names, []id.Event{at}) {
+		t.Errorf("%v, want %s", names, at)
+	}
+	_, err = p.e.ServeEvent(t.Context(), "third.example", at)
 	wantCode(t, err, "M_NOT_FOUND")
 }
 

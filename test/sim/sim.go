@@ -20,6 +20,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -156,6 +157,47 @@ func (w *World) tell() {
 		}
 		s.tellGaps()
 	}
+	w.tellStates()
+}
+
+// tellStates says before which events the states of honest servers differ.
+func (w *World) tellStates() {
+	list := w.honest()
+	for _, p := range list[0].scene(w.room).timeline {
+		states := make([]map[id.Event]bool, len(list))
+		for i, s := range list {
+			states[i] = s.stateBefore(p.ID)
+		}
+		for i, s := range list[1:] {
+			if a, b := states[0], states[i+1]; a != nil && b != nil && !maps.Equal(a, b) {
+				fmt.Fprintf(w.Tell, "before %s depth %d: %s has %v, %s has %v\n", p.ID, p.Depth, list[0].Name, without(a, b), s.Name, without(b, a))
+			}
+		}
+	}
+}
+
+// stateBefore is the state that a server tells others to be that before an event; nil: it tells none.
+func (s *Server) stateBefore(at id.Event) map[id.Event]bool {
+	a, err := s.engine.ServeState(s.w.ctx, s.Name, s.w.room, at)
+	if err != nil {
+		return nil
+	}
+	names, err := a.State.IDs(s.w.ctx)
+	s.w.must(err)
+	state := map[id.Event]bool{}
+	for _, name := range names {
+		state[name] = true
+	}
+	return state
+}
+
+func without(a, b map[id.Event]bool) (rest []id.Event) {
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		if !b[name] {
+			rest = append(rest, name)
+		}
+	}
+	return rest
 }
 
 // tellGaps says what a server knows to be missing in the history.
