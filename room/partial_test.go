@@ -110,7 +110,7 @@ func (g *guest) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, 
 	g.asked = append(g.asked, from)
 	refused, keeps := g.refuse[from], g.keeps[from]
 	g.mu.Unlock()
-	if refused {
+	if refused || g.down[at] {
 		return nil, nil, errcode.Forbidden("you are not in the room")
 	}
 	select {

@@ -73,6 +73,35 @@ func TestOneServerAloneIsNotBelieved(t *testing.T) {
 	}
 }
 
+// What nobody can tell for now about a gap since the join is waited for: an event is not rejected for good
+// by half of the state before it.
+func TestAStateAtAGapSinceThePartialJoinIsWaitedFor(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		joined := g.join(guestBob)
+		g.stop()
+		g.stop = func() {} // no background work
+		came := g.member("@alice:elsewhere.example", "join", joined)
+		between := g.sayAs("@alice:elsewhere.example", "I have come", came.ID)
+		said := g.sayAs("@alice:elsewhere.example", "Hello", between.ID, g.say("beside", joined).ID)
+		g.hides[between.ID], g.down = true, map[id.Event]bool{between.ID: true, said.ID: true}
+		last := g.say("last", said.ID)
+		g.receive(came, last)
+		close(g.told)
+		for _, there := range []bool{false, true} {
+			if there {
+				g.down = nil
+			}
+			if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || whole != there {
+				t.Fatalf("the state is whole: %t, want %t, %v", whole, there, err)
+			}
+		}
+		if !g.shows(said.ID) {
+			t.Error("what was said after the gap is not shown")
+		}
+		g.wantState(last.ID)
+	})
+}
+
 // An invite from outside is kept without its auth events. When somebody joins the room it becomes
 // an event like others, before anything rests on it.
 func TestAnInviteFromOutsideBecomesPartOfTheRoom(t *testing.T) {
