@@ -38,17 +38,29 @@ func crossedGaps(tx *store.Tx, room store.RoomNID, from, reached int64, full boo
 func (e *Engine) backfill(ctx context.Context, room id.Room, gap store.Gap, limit int) bool {
 	ctx, cancel := context.WithTimeout(ctx, backfillTime)
 	defer cancel()
-	missing, servers, err := e.whoKnows(ctx, gap)
-	for _, server := range servers {
-		var n int
-		if n, err = e.backfillFrom(ctx, server, room, gap, missing, min(max(limit, minBackfill), maxBackfill)); n > 0 {
-			return true
-		}
-		if err != nil {
-			slog.DebugContext(ctx, "history not received", "room", room, "from", server, "error", err)
-		}
-		if ctx.Err() != nil {
-			break
+	limit = min(max(limit, minBackfill), maxBackfill)
+	var missing []id.Event
+	var servers []id.Server
+	v, ok, err := e.RoomVersion(ctx, room)
+	if err == nil && ok {
+		missing, servers, err = e.whoKnows(ctx, gap)
+	}
+	if err == nil && len(missing) == 0 { // it was all found elsewhere
+		err = e.write(ctx, room, func(w *writing) error { _, err := w.fillGap(ctx, gap.Position, nil); return err })
+		servers = nil
+	}
+	for _, ask := range []func(context.Context, id.Server, *roomversion.Version, id.Room, store.Gap, []id.Event, int) (int, error){e.backfillFrom, e.backfillEach} {
+		for _, server := range servers {
+			var n int
+			if n, err = ask(ctx, server, v, room, gap, missing, limit); n > 0 {
+				return true
+			}
+			if err != nil {
+				slog.DebugContext(ctx, "history not received", "room", room, "from", server, "error", err)
+			}
+			if ctx.Err() != nil {
+				break
+			}
 		}
 	}
 	if err != nil {
@@ -96,27 +108,77 @@ func (e *Engine) whoKnows(ctx context.Context, gap store.Gap) (missing []id.Even
 	return missing, servers, err
 }
 
-func (e *Engine) backfillFrom(ctx context.Context, server id.Server, room id.Room, gap store.Gap, missing []id.Event, limit int) (int, error) {
-	v, ok, err := e.RoomVersion(ctx, room)
-	if err != nil || !ok {
-		return 0, err
-	}
-	raws, err := e.options.Network.Backfill(ctx, server, room, missing, limit)
+// backfillFrom asks one server for what is missing at a gap, and says how many events of it
+// have their place now.
+func (e *Engine) backfillFrom(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, gap store.Gap, missing []id.Event, limit int) (int, error) {
+	told, err := e.listOlder(ctx, server, v, room, missing, limit)
 	if err != nil {
 		return 0, err
 	}
-	told := e.verifyOlder(ctx, v, room, raws)
-	list := connected(told, missing)
-	var unlisted map[id.Event]bool
+	return e.placeOlder(ctx, server, room, gap, connected(told, missing))
+}
+
+// backfillEach asks one server for one missing event after the other, until one of them leads on. Of
+// several, some may lead to so much that is known that the others find no place in the answer. And
+// what a server has rejected it lists for nobody: such an event is asked for by its name, and those
+// before it instead. Whether it was rejected rightly cannot be judged here. So it is missing still, for
+// another server to list.
+func (e *Engine) backfillEach(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, gap store.Gap, missing []id.Event, limit int) (int, error) {
+	names := slices.Clone(missing)
+	for i := 0; i < len(names) && i < maxBackfillEach; i++ {
+		told, err := e.listOlder(ctx, server, v, room, names[i:i+1], limit)
+		if err != nil {
+			return 0, err
+		}
+		wanted := names[i : i+1]
+		if !slices.ContainsFunc(told, func(p *event.PDU) bool { return p.ID == names[i] }) {
+			raw, err := e.options.Network.GetEvent(ctx, server, names[i])
+			if err != nil {
+				slog.DebugContext(ctx, "event not received", "event", names[i], "from", server, "error", err)
+				continue
+			}
+			list := e.verifyOlder(ctx, v, room, []jsontext.Value{raw})
+			if len(list) == 0 || list[0].ID != names[i] {
+				continue
+			}
+			if wanted, err = e.unknown(ctx, list[0].PrevEvents, false); err != nil {
+				return 0, err
+			}
+			for _, name := range wanted {
+				if !slices.Contains(names, name) {
+					names = append(names, name)
+				}
+			}
+		}
+		if n, err := e.placeOlder(ctx, server, room, gap, connected(told, wanted)); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, nil
+}
+
+// maxBackfillEach bounds how many missing events at one gap are asked for one by one.
+const maxBackfillEach = 10
+
+// listOlder asks a server for some events and those before them.
+func (e *Engine) listOlder(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, from []id.Event, limit int) ([]*event.PDU, error) {
+	raws, err := e.options.Network.Backfill(ctx, server, room, from, limit)
+	if err != nil {
+		return nil, err
+	}
+	return e.verifyOlder(ctx, v, room, raws), nil
+}
+
+// placeOlder puts events that a server has told, newest first, into a gap.
+func (e *Engine) placeOlder(ctx context.Context, server id.Server, room id.Room, gap store.Gap, list []*event.PDU) (placed int, err error) {
 	if len(list) == 0 {
-		list, unlisted = e.backfillNamed(ctx, server, v, room, told, missing)
+		return 0, nil
 	}
 	if err := e.backfillAuth(ctx, server, list); err != nil {
 		return 0, err
 	}
-	placed := 0
 	err = e.write(ctx, room, func(w *writing) (err error) {
-		placed, err = w.fillGap(ctx, gap.Position, list, unlisted)
+		placed, err = w.fillGap(ctx, gap.Position, list)
 		return err
 	})
 	return placed, err
@@ -131,35 +193,6 @@ func (e *Engine) verifyOlder(ctx context.Context, v *roomversion.Version, room i
 		}
 	}
 	return e.verify(ctx, list, nil)
-}
-
-// maxUnlisted bounds how many events at one gap are asked for one by one.
-const maxUnlisted = 10
-
-// backfillNamed asks for missing events by their names, until they lead to those that a server
-// told as the ones before them: what it has rejected, it lists for nobody. Whether it did so
-// rightly cannot be judged here. So unlisted events are only followed, to what lies before them.
-func (e *Engine) backfillNamed(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, told []*event.PDU, missing []id.Event) (list []*event.PDU, unlisted map[id.Event]bool) {
-	unlisted = map[id.Event]bool{}
-	asked := 0
-	for names := slices.Clone(missing); len(names) > 0 && asked < maxUnlisted; names = names[1:] {
-		if unlisted[names[0]] || slices.ContainsFunc(told, func(p *event.PDU) bool { return p.ID == names[0] }) {
-			continue
-		}
-		asked++
-		raw, err := e.options.Network.GetEvent(ctx, server, names[0])
-		if err != nil {
-			slog.DebugContext(ctx, "event not received", "event", names[0], "from", server, "error", err)
-			continue
-		}
-		for _, p := range e.verifyOlder(ctx, v, room, []jsontext.Value{raw}) {
-			if p.ID == names[0] {
-				told, names = append(told, p), append(names, p.PrevEvents...)
-				unlisted[p.ID] = true
-			}
-		}
-	}
-	return connected(told, missing), unlisted
 }
 
 // connected are the events that lead back from those missing, newest first.
@@ -202,10 +235,9 @@ func (e *Engine) backfillAuth(ctx context.Context, server id.Server, list []*eve
 	return e.fetchOutliers(ctx, server, list[0].Version, list[0].Room, absent)
 }
 
-// fillGap puts older events, newest first, in the place that was kept free for them, but
-// those that were not listed, and notes what is missing before them. It returns how many joined
-// the timeline.
-func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU, unlisted map[id.Event]bool) (placed int, err error) {
+// fillGap puts older events, newest first, in the place that was kept free for them,
+// and notes what is missing before them. It returns how many joined the timeline.
+func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU) (placed int, err error) {
 	if err := w.settle(ctx); err != nil {
 		return 0, err
 	}
@@ -224,21 +256,19 @@ func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU
 		if err != nil || !ok {
 			return err // somebody else was quicker
 		}
-		entries, err := w.olderEntries(tx, gap, list, nids, unlisted)
+		entries, err := w.olderEntries(tx, gap, list, nids)
 		if err != nil {
 			return err
 		}
 		lowest := gap.Position
 		for i := range entries {
 			en := &entries[len(entries)-1-i] // newest first again
-			switch {
-			case en.event.Flags != 0:
-			case gap.Next >= gap.Floor:
+			if en.event.Flags&store.Rejected == 0 && gap.Next >= gap.Floor {
 				en.position = gap.Next
 				lowest = gap.Next
 				gap.Next--
 				placed++
-			default:
+			} else if en.event.Flags&store.Rejected == 0 {
 				en.event.Flags = store.Outlier // no place is left
 			}
 		}
@@ -254,7 +284,7 @@ func (w *writing) fillGap(ctx context.Context, position int64, list []*event.PDU
 }
 
 // olderEntries judges older events by their auth events, oldest first.
-func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, nids map[id.Event]store.EventNID, unlisted map[id.Event]bool) (entries []entry, err error) {
+func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, nids map[id.Event]store.EventNID) (entries []entry, err error) {
 	version := gap.StateBefore
 	var met *overlay
 	if gap.StateBefore < 0 {
@@ -294,15 +324,12 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 		if ok {
 			w.replaceOutlier(&en, known)
 		}
-		switch {
-		case reason != nil:
+		if reason != nil {
 			en.event.Flags = store.Rejected
-		case unlisted[p.ID]:
-			en.event.Flags = store.Outlier
 		}
 		en.auth = w.edges(auth)
 		w.note(&en)
-		if en.event.Flags == 0 {
+		if reason == nil {
 			if err := w.gatherEffects(tx, &en); err != nil {
 				return nil, err
 			}

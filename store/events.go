@@ -98,7 +98,7 @@ const (
 		OR state_before < 0 AND (SELECT o.version FROM state_overlays o WHERE o.overlay_nid = -state_before) >= $4)) ORDER BY event_nid`
 	unshift       = `DELETE FROM state_shifts WHERE room_nid = $1 AND position > $2`
 	insertShift   = `INSERT INTO state_shifts (room_nid, position, skey) VALUES ($1, $2, $3)`
-	insertWaiting = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3)`
+	insertWaiting = `INSERT INTO waiting_redactions (room_nid, target, event_nid) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
 	waitingFor    = `SELECT event_nid FROM waiting_redactions WHERE room_nid = $1 AND target = $2 ORDER BY event_nid`
 	deleteWaiting = `DELETE FROM waiting_redactions WHERE room_nid = $1 AND target = $2`
 )
@@ -326,7 +326,8 @@ func (t Events) Since(room RoomNID, p Place, version int64) ([]EventNID, error) 
 	return list(t.tx, value[int64], sinceJoin, room, p.Position, p.NID, version)
 }
 
-// AwaitTarget notes a redaction whose target is not known yet.
+// AwaitTarget notes a redaction whose target is not known yet. One that is judged again may
+// have been noted before.
 func (t Events) AwaitTarget(room RoomNID, target id.Event, redaction EventNID) error {
 	_, err := t.tx.exec(insertWaiting, room, EventKey(target), redaction)
 	return err
