@@ -247,9 +247,13 @@ func (w *writing) relationEffect(_ *store.Tx, en *entry) error {
 		return nil
 	}
 	en.then(func(tx *store.Tx, row store.Event) error {
-		return tx.Relations.Insert(store.Relation{
+		r := store.Relation{
 			Event: row.NID, Room: row.Room, Target: rel.Event, RelType: rel.RelType, Type: row.Type, Sender: row.Sender, Position: row.Position,
-		})
+		}
+		if en.stored { // it may have been in the timeline once
+			return tx.Relations.Restore(r)
+		}
+		return tx.Relations.Insert(r)
 	})
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 func TestWhoMissedSomethingOfARoomWithAPartialStateBeginsAnew(t *testing.T) {
 	eachPartial(t, func(t *testing.T, g *guest) {
 		first := g.join(guestBob)
-		said := g.say("in the earlier time", first)
+		said := g.build(remoteCharlie, "m.room.message", nil, fmt.Sprintf(`{"body":"in the earlier time","m.relates_to":{"rel_type":"m.thread","event_id":%q}}`, first), first)
 		g.receive(said)
 		g.deliver(said)
 		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
@@ -43,6 +43,13 @@ func TestWhoMissedSomethingOfARoomWithAPartialStateBeginsAnew(t *testing.T) {
 			if n := strings.Count(string(body), fmt.Sprintf(`"event_id":%q`, ev.ID)); n != 1 {
 				t.Errorf("%s is there %d times", ev.Type, n)
 			}
+		}
+		_, err = g.peer.e.Redact(t.Context(), g.room, room.Proposal{Sender: alice, Redacts: said.ID, Content: jsontext.Value(`{}`)})
+		g.must(err)
+		g.learn()
+		g.receive(g.events[g.newest()])
+		if shown, err := g.e.ReadEvent(t.Context(), room.Reader{User: guestBob}, g.room, said.ID); err != nil || strings.Contains(string(shown), "earlier") {
+			t.Errorf("redacted, it is %s, %v", shown, err)
 		}
 	})
 }

@@ -25,11 +25,12 @@ type Relation struct {
 // The unary plus keeps a room's index out where the event referred to decides:
 // what one event has is always less than what a room has.
 const (
-	relationColumns = `event_nid, room_nid, target, rel_type, type_nid, sender_nid, position`
-	insertRelation  = `INSERT INTO event_relations (` + relationColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7)`
-	redactRelation  = `INSERT INTO redacted_relations (` + relationColumns + `) SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1`
-	deleteRelation  = `DELETE FROM event_relations WHERE event_nid = $1`
-	getRelation     = `SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1
+	relationColumns  = `event_nid, room_nid, target, rel_type, type_nid, sender_nid, position`
+	insertRelation   = `INSERT INTO event_relations (` + relationColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	redactRelation   = `INSERT INTO redacted_relations (` + relationColumns + `) SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1`
+	unredactRelation = `DELETE FROM redacted_relations WHERE event_nid = $1`
+	deleteRelation   = `DELETE FROM event_relations WHERE event_nid = $1`
+	getRelation      = `SELECT ` + relationColumns + ` FROM event_relations WHERE event_nid = $1
 		UNION ALL SELECT ` + relationColumns + ` FROM redacted_relations WHERE event_nid = $1`
 	relationsDown = `SELECT ` + relationColumns + ` FROM event_relations WHERE target = $1 AND +room_nid = $2
 		AND ($3 = '' OR rel_type = $3) AND position > $4 AND position < $5 ORDER BY position DESC LIMIT $6`
@@ -83,6 +84,14 @@ func scanRelation(r scanner) (Relation, error) {
 func (t Relations) Insert(r Relation) error {
 	_, err := t.tx.exec(insertRelation, r.Event, r.Room, EventKey(r.Target), r.RelType, r.Type, r.Sender, r.Position)
 	return err
+}
+
+// Restore stores the relation of an event that was taken out of the history before.
+func (t Relations) Restore(r Relation) error {
+	if _, err := t.tx.exec(unredactRelation, r.Event); err != nil {
+		return err
+	}
+	return t.Insert(r)
 }
 
 // Redact puts an event's relation to those of redacted events.
