@@ -219,14 +219,18 @@ func (s *Server) tellGaps() {
 				return err
 			}
 			places, err := tx.Events.TimelineUp(h.NID, g.Position-1, g.Position, 1)
-			if err != nil || len(places) == 0 {
-				return fmt.Errorf("no event after the gap at %d: %w", g.Position, err)
-			}
-			events, err := s.engine.Events(tx, []store.EventNID{places[0].NID})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w.Tell, "%s has a gap before %s: %v, room for %d\n", s.Name, events[0].ID, missing, g.Next-g.Floor+1)
+			before := "an event that is gone"
+			if len(places) > 0 {
+				events, err := s.engine.Events(tx, []store.EventNID{places[0].NID})
+				if err != nil {
+					return err
+				}
+				before = string(events[0].ID)
+			}
+			fmt.Fprintf(w.Tell, "%s has a gap before %s: %v, room for %d\n", s.Name, before, missing, g.Next-g.Floor+1)
 		}
 		return nil
 	}))
