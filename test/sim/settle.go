@@ -80,8 +80,9 @@ func (w *World) drainHonest() {
 }
 
 // in are the honest servers that are in the room: the most that regard each other so. A server
-// may believe to be in a room whose other servers hold that its users are out, and
-// send it nothing any more; it cannot know better until it joins anew. Nor can one whose state is
+// may believe to be in a room whose other servers hold that its users are out, or those at least
+// who are in by its own state: they soft-fail all that these say. It cannot know better until
+// somebody joins anew. Nor can one whose state is
 // partial for good, because nobody who could tell the members regards it as being in the room.
 func (w *World) in() (best []*Server) {
 	regards := map[*Server]map[id.Server]bool{}
@@ -92,7 +93,8 @@ func (w *World) in() (best []*Server) {
 		regards[s] = map[id.Server]bool{}
 		for t, p := range s.scene(w.room).state {
 			if t.Type == event.TypeMember && p.Membership() == event.MembershipJoin {
-				regards[s][id.User(t.Key).Server()] = true
+				of := w.server(id.User(t.Key).Server())
+				regards[s][of.Name] = regards[s][of.Name] || slices.Contains(of.joined(), id.User(t.Key))
 			}
 		}
 	}
