@@ -186,7 +186,7 @@ func (e *Engine) gatherNamed(ctx context.Context, origin id.Server, v *roomversi
 				continue
 			}
 			for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
-				if p.ID == name {
+				if p.ID == name && p.CheckContentHash() { // else it came in redacted form
 					got, latest, before = append(got, p), append(latest, name), append(before, p.PrevEvents...)
 				}
 			}

@@ -105,10 +105,10 @@ func (v *visitor) event(tx *store.Tx, name id.Event) (*Event, bool, error) {
 	if err != nil || !ok {
 		return nil, false, err
 	}
-	return ev, v.listed(ev), nil
+	return ev, isShown(ev), nil
 }
 
-func (v *visitor) listed(ev *Event) bool {
+func isShown(ev *Event) bool {
 	return ev.Flags&store.Rejected == 0 && (ev.Flags&store.Outlier == 0 || ev.IsState)
 }
 
@@ -130,7 +130,7 @@ func (v *visitor) show(tx *store.Tx, ev *Event) (*event.PDU, bool, error) {
 
 func (v *visitor) sees(tx *store.Tx, ev *Event) (bool, error) {
 	if ev.Flags&store.Outlier != 0 {
-		return v.in, nil
+		return v.in && ev.IsState, nil // by which state to judge is not known
 	}
 	if v.all && ev.StateBefore >= 0 {
 		return true, nil
@@ -282,10 +282,9 @@ func (e *Engine) ServeEvent(ctx context.Context, server id.Server, name id.Event
 		if err != nil {
 			return err
 		}
-		// A rejected event is listed nowhere, but shown to who asks for it by name: whatever comes
-		// after it, others can judge only if they can see why it was rejected, and what is before it.
-		rejected := ok && v.in && ev.Flags&(store.Rejected|store.Outlier) == store.Rejected
-		if !ok || !rejected && !v.listed(ev) {
+		// What is listed nowhere is shown to who asks for it by name: whatever comes after it, others
+		// can judge only if they can see why it was rejected, and what is before it.
+		if !ok || !v.in && !isShown(ev) {
 			return unknown
 		}
 		shown, ok, err := v.show(tx, ev)

@@ -45,7 +45,7 @@ func (e *Engine) ServeBackfill(ctx context.Context, server id.Server, room id.Ro
 			if err != nil || !ok {
 				return err
 			}
-			if ev.Flags&store.Rejected != 0 {
+			if !isListed(ev) {
 				continue
 			}
 			pdu, ok, err := v.show(tx, ev)
@@ -95,7 +95,7 @@ func (e *Engine) ServeMissingEvents(ctx context.Context, server id.Server, room 
 			if !ok {
 				break
 			}
-			if ev.Depth >= q.MinDepth && ev.Flags&store.Rejected == 0 {
+			if ev.Depth >= q.MinDepth && isListed(ev) {
 				found = append(found, ev)
 			}
 		}
@@ -112,6 +112,10 @@ func (e *Engine) ServeMissingEvents(ctx context.Context, server id.Server, room 
 	})
 	return pdus, err
 }
+
+// isListed says whether an event is part of the history that other servers are told. The others that
+// are known here only lead on, to what comes before them.
+func isListed(ev *Event) bool { return ev.Flags&(store.Rejected|store.Outlier) == 0 }
 
 // walker goes back through a room's history, deeper events first: depth is what
 // servers claim, but decides here only which of the known events come first.
@@ -139,14 +143,14 @@ func (w *walker) reach(names []id.Event) error {
 	return err
 }
 
-// known are those of some events that are part of the room's history here.
+// known are those of some events that are here.
 func (w *walker) known(names []id.Event) (events []*Event, err error) {
 	for _, name := range names {
 		ev, ok, err := w.engine.Event(w.tx, w.room.NID, name)
 		if err != nil {
 			return nil, err
 		}
-		if ok && ev.Flags&store.Outlier == 0 {
+		if ok {
 			events = append(events, ev)
 		}
 	}
