@@ -42,6 +42,8 @@ type guest struct {
 	keeps map[id.Server]bool
 	// conceals is an event that a server keeps back from the states that it tells.
 	conceals map[id.Server]id.Event
+	// unsure are events at which no server tells the state.
+	unsure map[id.Event]bool
 	// proposes alters the templates of joins, if it is there.
 	proposes func(raw string) string
 	stop     func()
@@ -110,7 +112,7 @@ func (g *guest) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, 
 	g.asked = append(g.asked, from)
 	refused, keeps := g.refuse[from], g.keeps[from]
 	g.mu.Unlock()
-	if refused || g.down[at] {
+	if refused || g.unsure[at] {
 		return nil, nil, errcode.Forbidden("you are not in the room")
 	}
 	select {

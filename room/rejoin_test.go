@@ -90,18 +90,37 @@ func TestAStateAtAGapSinceThePartialJoinIsWaitedFor(t *testing.T) {
 		came := g.member("@alice:elsewhere.example", "join", joined)
 		between := g.sayAs("@alice:elsewhere.example", "I have come", came.ID)
 		said := g.sayAs("@alice:elsewhere.example", "Hello", between.ID, g.say("beside", joined).ID)
-		g.hides[between.ID], g.down = true, map[id.Event]bool{between.ID: true, said.ID: true}
+		g.hides[between.ID], g.unsure = true, map[id.Event]bool{between.ID: true, said.ID: true}
 		last := g.say("last", said.ID)
 		g.receive(came, last)
 		close(g.told)
 		for _, there := range []bool{false, true} {
 			if there {
-				g.down = nil
+				g.unsure = nil
 			}
 			if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || whole != there {
 				t.Fatalf("the state is whole: %t, want %t, %v", whole, there, err)
 			}
 		}
+		if !g.shows(said.ID) {
+			t.Error("what was said after the gap is not shown")
+		}
+		g.wantState(last.ID)
+	})
+}
+
+// Where nobody can tell the state at a gap since the join, but somebody has the events, it is worked out
+// from them.
+func TestAStateAtAGapSinceThePartialJoinIsWorkedOut(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		joined := g.join(guestBob)
+		came := g.member("@alice:elsewhere.example", "join", joined)
+		rename := g.build("@alice:elsewhere.example", event.TypeMember, ptr("@alice:elsewhere.example"), `{"membership":"join","displayname":"A."}`, came.ID)
+		said := g.sayAs("@alice:elsewhere.example", "Hello", rename.ID, g.say("beside", joined).ID)
+		last := g.say("last", said.ID)
+		g.hides[rename.ID], g.unsure = true, map[id.Event]bool{rename.ID: true, said.ID: true}
+		g.receive(came, last)
+		g.complete()
 		if !g.shows(said.ID) {
 			t.Error("what was said after the gap is not shown")
 		}

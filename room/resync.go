@@ -11,7 +11,6 @@ import (
 
 	"hearth/matrix/event"
 	"hearth/matrix/id"
-	"hearth/matrix/roomversion"
 	"hearth/store"
 )
 
@@ -225,7 +224,7 @@ func (e *Engine) tellers(ctx context.Context, h *Head) ([]id.Server, error) {
 func (e *Engine) fetchWhole(ctx context.Context, server id.Server, others []id.Server, h *Head) (*fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	f := &fetched{partial: h.Partial, before: map[id.Event]*StateMap{}, members: map[store.EventNID]memberChange{}}
+	f := &fetched{partial: h.Partial, before: map[id.Event]*StateMap{}, derivable: map[id.Event]bool{}, members: map[store.EventNID]memberChange{}}
 	join, err := e.joinOf(ctx, h)
 	if err != nil {
 		return nil, err
@@ -302,7 +301,11 @@ func (e *Engine) fetchSince(ctx context.Context, servers []id.Server, h *Head, j
 				ask = append(ask, s)
 			}
 		}
-		if !e.fetchAtGap(ctx, ask, h.Version, g, f) {
+		known, err := e.fetchAtGap(ctx, ask, h.Version, g, f)
+		if err != nil {
+			return err
+		}
+		if !known {
 			f.lacks++
 			slog.DebugContext(ctx, "the state at a gap is not known", "event", g.event.ID, "servers", ask)
 		}
@@ -311,32 +314,6 @@ func (e *Engine) fetchSince(ctx context.Context, servers []id.Server, h *Head, j
 		}
 	}
 	return nil
-}
-
-// fetchAtGap asks for the states after the events that are missing; if some of these are nowhere
-// to be had, for the state that the event after them met.
-func (e *Engine) fetchAtGap(ctx context.Context, servers []id.Server, v *roomversion.Version, g gapSince, f *fetched) bool {
-	left := slices.DeleteFunc(g.missing, func(name id.Event) bool {
-		for _, s := range servers {
-			if f.states[name] != nil {
-				break
-			}
-			if m, err := e.fetchStateAfter(ctx, s, v, g.event.Room, name); err == nil {
-				f.states[name] = m
-			}
-		}
-		return f.states[name] != nil
-	})
-	if len(left) == 0 {
-		return true
-	}
-	for _, s := range servers {
-		if m, err := e.fetchStateBefore(ctx, s, v, g.event.Room, g.event.ID); err == nil {
-			f.before[g.event.ID] = m
-			return true
-		}
-	}
-	return false
 }
 
 // gapsSince lists the gaps in the history since a join.

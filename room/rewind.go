@@ -19,6 +19,8 @@ type fetched struct {
 	// states are those after the events before the join, and after those since then that are
 	// missing. before are those that events since then met, where that could not be had.
 	states, before map[id.Event]*StateMap
+	// derivable says of other events that are missing whether the states after them can be worked out.
+	derivable map[id.Event]bool
 	// members are those of the states, by their events.
 	members map[store.EventNID]memberChange
 	lacks   int // at so many gaps since the join, nobody tells the state
@@ -348,12 +350,17 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 			return nil, false, err
 		}
 		known := ok && before.Flags&store.Outlier == 0
-		switch {
-		case known && (name == join.ID || w.fresh[name] != nil):
+		if known && (name == join.ID || w.fresh[name] != nil) {
 			placed = true
 			continue
-		case f.states[name] != nil:
-			states[name], placed = f.states[name], true
+		}
+		derived, err := w.derive(tx, join, name, f)
+		if err != nil {
+			return nil, false, err
+		}
+		switch {
+		case derived != nil:
+			states[name], placed = derived, true
 		case f.before[old.ID] != nil:
 			states[name], placed = f.before[old.ID], true
 		case known: // from an earlier time in the room
