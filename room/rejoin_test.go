@@ -35,6 +35,11 @@ func TestWhoMissedSomethingOfARoomWithAPartialStateBeginsAnew(t *testing.T) {
 		if all := timeline(t, g.s, g.e, g.room); all[len(all)-1].NID != h.Partial.Join {
 			t.Errorf("the state lacks members since %d, not since the second join", h.Partial.Join)
 		}
+		// Nobody can tell who may read what was said then. It leads others on to what was before it.
+		raw, err := g.e.ServeEvent(t.Context(), elsewhere, said.ID)
+		if err != nil || strings.Contains(string(raw), "earlier") || !strings.Contains(string(raw), string(first)) {
+			t.Errorf("others are shown %s, %v", raw, err)
+		}
 		g.complete()
 		g.wantState(again)
 		body, err := g.e.ReadMessages(t.Context(), room.Reader{User: guestBob}, g.room, room.Page{Back: true, Limit: 50})
