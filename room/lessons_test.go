@@ -334,24 +334,8 @@ func TestTuw1_9_0_AMessageAmongTheAuthEvents(t *testing.T) {
 		said := p.say("hello", p.newest())
 		p.deliver(said)
 		good := p.say("good", said.ID)
-		proto := event.Proto{Room: p.room, Type: good.Type, Sender: remoteCharlie, Content: jsontext.Value(`{"body":"evil"}`), OriginServerTS: 1_800_000_000_000,
-			Depth: said.Depth + 1, PrevEvents: []event.Ref{said.Ref()}, AuthEvents: []event.Ref{said.Ref()}}
-		for _, name := range good.AuthEvents {
-			proto.AuthEvents = append(proto.AuthEvents, p.events[name].Ref())
-		}
-		if p.v.EventID == roomversion.EventIDField {
-			proto.EventID = "$evil:elsewhere.example"
-		}
-		evil, err := event.Build(p.v, proto, elsewhere, "ed25519:1", p.key)
-		p.must(err)
-		p.know(evil)
-		proto.Type, proto.StateKey = "m.room.topic", new(string)
-		if p.v.EventID == roomversion.EventIDField {
-			proto.EventID = "$topic:elsewhere.example"
-		}
-		topic, err := event.Build(p.v, proto, elsewhere, "ed25519:1", p.key)
-		p.must(err)
-		p.know(topic)
+		evil := p.citing(said, p.proto(remoteCharlie, "m.room.message", nil, `{"body":"evil"}`, said.ID))
+		topic := p.citing(said, p.proto(remoteCharlie, "m.room.topic", ptr(""), `{"topic":"evil"}`, said.ID))
 		results := p.send(evil, topic, good)
 		wantCode(t, results[evil.ID], "M_FORBIDDEN")
 		wantCode(t, results[topic.ID], "M_FORBIDDEN")
@@ -366,24 +350,14 @@ func TestAMessageAmongTheAuthEventsOfAnOlderEvent(t *testing.T) {
 		bob := p.member(remoteBob, "join", p.newest())
 		said := p.say("hello", bob.ID)
 		p.deliver(bob, said)
-		proto := event.Proto{Room: p.room, Type: "m.room.topic", StateKey: new(string), Sender: remoteCharlie, Content: jsontext.Value(`{"topic":"evil"}`),
-			OriginServerTS: 1_800_000_000_000, Depth: said.Depth + 1, PrevEvents: []event.Ref{said.Ref()}, AuthEvents: []event.Ref{said.Ref()}}
-		for _, name := range said.AuthEvents {
-			proto.AuthEvents = append(proto.AuthEvents, p.events[name].Ref())
-		}
-		if p.v.EventID == roomversion.EventIDField {
-			proto.EventID = "$evil:elsewhere.example"
-		}
-		evil, err := event.Build(p.v, proto, elsewhere, "ed25519:1", p.key)
-		p.must(err)
-		p.know(evil)
+		evil := p.citing(said, p.proto(remoteCharlie, "m.room.topic", ptr(""), `{"topic":"evil"}`, said.ID))
 		p.after[evil.ID] = p.after[said.ID]
 		between := p.say("between", evil.ID)
 		p.hides[between.ID] = true
 		refused := p.say("soft-failed", between.ID)
 		p.must(p.e.Ban(t.Context(), room.Change{Room: p.room, Sender: alice, Target: remoteCharlie}))
 		p.deliver(p.build(remoteBob, "m.room.message", nil, `{"msgtype":"m.text","body":"news"}`, refused.ID))
-		_, err = p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
 		p.must(err)
 		p.wantFlags(evil.ID, store.Rejected)
 		p.must(p.e.Unban(t.Context(), room.Change{Room: p.room, Sender: alice, Target: remoteCharlie}))

@@ -129,6 +129,11 @@ func (p *peer) newest() id.Event {
 // build makes an event after others, which the peer knows from then on.
 func (p *peer) build(sender id.User, typ string, key *string, content string, prev ...id.Event) *event.PDU {
 	p.t.Helper()
+	return p.made(p.proto(sender, typ, key, content, prev...))
+}
+
+// proto is what build makes an event of.
+func (p *peer) proto(sender id.User, typ string, key *string, content string, prev ...id.Event) event.Proto {
 	proto := event.Proto{Room: p.room, Type: typ, StateKey: key, Sender: sender, Content: jsontext.Value(content), OriginServerTS: 1_700_000_000_000 + int64(len(p.events))}
 	state := p.meet(prev)
 	var depths []int64
@@ -145,10 +150,23 @@ func (p *peer) build(sender id.User, typ string, key *string, content string, pr
 	if p.v.EventID == roomversion.EventIDField {
 		proto.EventID = id.Event(fmt.Sprintf("$%d:%s", len(p.events), elsewhere))
 	}
-	pdu, err := event.Build(p.v, proto, sender.Server(), "ed25519:1", p.key)
+	return proto
+}
+
+// made makes an event that need not be as it should, which the peer knows from then on.
+func (p *peer) made(proto event.Proto) *event.PDU {
+	p.t.Helper()
+	pdu, err := event.Build(p.v, proto, proto.Sender.Server(), "ed25519:1", p.key)
 	p.must(err)
 	p.know(pdu)
 	return pdu
+}
+
+// citing makes an event that has one more among its auth events.
+func (p *peer) citing(auth *event.PDU, proto event.Proto) *event.PDU {
+	p.t.Helper()
+	proto.AuthEvents = append([]event.Ref{auth.Ref()}, proto.AuthEvents...)
+	return p.made(proto)
 }
 
 func (p *peer) say(body string, prev ...id.Event) *event.PDU {
