@@ -122,37 +122,35 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	between, err := e.listBefore(ctx, origin, v, p.Room, []id.Event{p.ID})
-	if err != nil {
-		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
-	}
-	all := len(between) < maxGathered
-	between = slices.DeleteFunc(between, func(q *event.PDU) bool { return q.ID == p.ID })
-	e.receiveMissing(ctx, origin, v, between, listedIf(all))
-	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
-		return err
-	}
-	if missing, err = e.gatherNamed(ctx, origin, v, p.Room, missing); err != nil || len(missing) == 0 {
-		return err
-	}
-	return fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
-}
-
-// listBefore asks for the events between what is known and some that come later.
-func (e *Engine) listBefore(ctx context.Context, origin id.Server, v *roomversion.Version, room id.Room, latest []id.Event) ([]*event.PDU, error) {
-	h, ok, err := e.Head(ctx, room)
+	h, ok, err := e.Head(ctx, p.Room)
 	if err != nil || !ok {
-		return nil, err
+		return err
 	}
-	q := MissingEvents{Latest: latest, Limit: maxGathered}
+	q := MissingEvents{Latest: []id.Event{p.ID}, Limit: maxGathered}
 	for _, x := range h.extremities[:min(len(h.extremities), maxPrevEvents)] {
 		q.Earliest = append(q.Earliest, x.ID)
 	}
-	raws, err := e.options.Network.GetMissingEvents(ctx, origin, room, q)
+	raws, err := e.options.Network.GetMissingEvents(ctx, origin, p.Room, q)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
 	}
-	return e.check(ctx, v, room, raws[:min(len(raws), 2*maxGathered)], nil), nil
+	raws = raws[:min(len(raws), 2*maxGathered)]
+	between := e.check(ctx, v, p.Room, raws, nil)
+	how := listed
+	if len(between) < len(raws) {
+		how = named // what is missing may be what was told, and is no event
+	}
+	between = slices.DeleteFunc(between, func(q *event.PDU) bool { return q.ID == p.ID })
+	e.receiveMissing(ctx, origin, v, between, how)
+	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
+		return err
+	}
+	if how == listed {
+		if missing, err = e.gatherNamed(ctx, origin, v, p.Room, missing); err != nil || len(missing) == 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
 }
 
 func (e *Engine) receiveMissing(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, how found) {
@@ -164,50 +162,39 @@ func (e *Engine) receiveMissing(ctx context.Context, origin id.Server, v *roomve
 }
 
 // maxNamed bounds how many missing events are asked for one by one.
-const maxNamed = 20
+const maxNamed = 5
 
-// gatherNamed fetches missing events one by one, with what is missing before them, and says which
-// are missing still. Servers do not list what they have rejected, but hand it out to who asks for
-// it by name: else nobody who has not seen it could judge by himself what came of it, and would have to
-// believe the state that some server, perhaps that which made it, says to be the one after it.
+// gatherNamed fetches missing events one by one, and says which are missing still. Servers do not list
+// what they have rejected, but hand it out to who asks for it by name: else nobody who has not seen it
+// could judge by himself what came of it, and would have to believe the state that some server, perhaps
+// that which made it, says to be the one after it. What does not lead to known events was not left
+// out, but is farther back than what was listed; so it is left.
 func (e *Engine) gatherNamed(ctx context.Context, origin id.Server, v *roomversion.Version, room id.Room, missing []id.Event) ([]id.Event, error) {
 	var got []*event.PDU
-	asked := map[id.Event]bool{}
-	for names := missing; len(names) > 0; {
-		var latest, before []id.Event
-		for _, name := range names {
-			if asked[name] || len(asked) == maxNamed {
-				continue
-			}
-			asked[name] = true
-			raw, err := e.options.Network.GetEvent(ctx, origin, name)
-			if err != nil {
-				slog.DebugContext(ctx, "event not received", "event", name, "from", origin, "error", err)
-				continue
-			}
-			for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
-				if p.ID == name && p.CheckContentHash() { // else it came in redacted form
-					got, latest, before = append(got, p), append(latest, name), append(before, p.PrevEvents...)
-				}
-			}
+	names := slices.Clone(missing)
+	for i := 0; i < len(names); i++ {
+		if i == maxNamed {
+			return missing, nil
 		}
-		absent, err := e.unknown(ctx, before, false)
+		raw, err := e.options.Network.GetEvent(ctx, origin, names[i])
+		if err != nil {
+			slog.DebugContext(ctx, "event not received", "event", names[i], "from", origin, "error", err)
+			return missing, nil
+		}
+		list := e.check(ctx, v, room, []jsontext.Value{raw}, nil)
+		if len(list) == 0 || list[0].ID != names[i] || !list[0].CheckContentHash() { // the last: it came in redacted form
+			return missing, nil
+		}
+		got = append(got, list[0])
+		before, err := e.unknown(ctx, list[0].PrevEvents, false)
 		if err != nil {
 			return nil, err
 		}
-		if len(absent) == 0 {
-			break
+		for _, name := range before {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
-		between, err := e.listBefore(ctx, origin, v, room, latest)
-		if err != nil {
-			return nil, fmt.Errorf("events before %v: %w: %w", latest, errUnobtainable, err)
-		}
-		if got = append(got, between...); len(between) >= maxGathered {
-			break // there is more: what is missing was not left out
-		}
-		names = slices.DeleteFunc(absent, func(name id.Event) bool {
-			return slices.ContainsFunc(got, func(p *event.PDU) bool { return p.ID == name })
-		})
 	}
 	e.receiveMissing(ctx, origin, v, got, named)
 	return e.unknown(ctx, missing, false)

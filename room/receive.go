@@ -226,20 +226,13 @@ const (
 	// that back, the event is left until somebody tells more: else a server could have what it likes
 	// taken for the state of the room, by saying that it comes after events that it shows to nobody.
 	pushed found = iota
-	// listed: a server told it as one of all those before another. What is missing before it was left
-	// out, and is asked for by name; then states are.
+	// listed: a server told it as one of those before another. What is missing before it may have been left
+	// out, and is asked for by name; then states are asked for.
 	listed
-	// named: a server was asked for it by name, or told it as one of some of those before another. For
-	// what is missing before it, states are asked for.
+	// named: a server was asked for it by name, or told it beside what is no event. For what is missing
+	// before it, states are asked for.
 	named
 )
-
-func listedIf(all bool) found {
-	if all {
-		return listed
-	}
-	return named
-}
 
 // receiveOne gathers what an event refers to, then has it judged.
 func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, how found) error {
