@@ -6,7 +6,7 @@
 // those who follow what happens in rooms: sync, push, application services and
 // the federation sender read the change stream by themselves.
 //
-// Start at Engine.Send, then write.go for how a write set is built and
+// Start at Engine.Send, then write.go for how a write set is built, commit.go for how it is
 // committed, and effects.go for what an event does beyond being stored.
 package room
 
