@@ -137,8 +137,8 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	raws = raws[:min(len(raws), 2*maxGathered)]
 	between := e.check(ctx, v, p.Room, raws, nil)
 	how := listed
-	if len(between) < len(raws) {
-		how = named // what is missing may be what was told, and is no event
+	if len(between) < len(raws) || len(raws) == 0 {
+		how = named // what is missing may be what was told, and is no event; or nothing is told
 	}
 	between = slices.DeleteFunc(between, func(q *event.PDU) bool { return q.ID == p.ID })
 	e.receiveMissing(ctx, origin, v, between, how)
