@@ -17,7 +17,7 @@ import (
 // however far back these are told.
 
 // maxDerived bounds for how many events in one round that is tried.
-const maxDerived = 100
+const maxDerived = 50
 
 // derivable says whether the state after an event can be known when the room is rewound: servers
 // tell it, or can be asked for those after the events before it.
