@@ -119,13 +119,18 @@ func TestAStateAtAGapSinceThePartialJoinIsWaitedFor(t *testing.T) {
 func TestAStateAtAGapSinceThePartialJoinIsWorkedOut(t *testing.T) {
 	eachPartial(t, func(t *testing.T, g *guest) {
 		joined := g.join(guestBob)
+		g.stop()
+		g.stop = func() {} // no background work
 		came := g.member("@alice:elsewhere.example", "join", joined)
 		rename := g.build("@alice:elsewhere.example", event.TypeMember, ptr("@alice:elsewhere.example"), `{"membership":"join","displayname":"A."}`, came.ID)
 		said := g.sayAs("@alice:elsewhere.example", "Hello", rename.ID, g.say("beside", joined).ID)
 		last := g.say("last", said.ID)
 		g.hides[rename.ID], g.unsure = true, map[id.Event]bool{rename.ID: true, said.ID: true}
 		g.receive(came, last)
-		g.complete()
+		close(g.told)
+		if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || !whole {
+			t.Fatalf("the state is whole: %t, %v", whole, err)
+		}
 		if !g.shows(said.ID) {
 			t.Error("what was said after the gap is not shown")
 		}
