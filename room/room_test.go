@@ -425,3 +425,23 @@ func TestARoomIsYoungerThanTheWishForIt(t *testing.T) {
 		}
 	}
 }
+
+// Events are timed in milliseconds. Who looks for what came after a room was made, by his own clock, must
+// not find the room's beginning; nor must who looks for what was there before.
+func TestARoomIsMadeBetweenTheQuestionAndTheAnswer(t *testing.T) {
+	s := storetest.Open(t, nil)
+	e := plainEngine(s)
+	for range 20 {
+		before := time.Now().UnixMilli()
+		name, err := e.Create(t.Context(), room.Creation{Creator: alice, Preset: "public_chat"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := time.Now().UnixMilli()
+		for _, ev := range timeline(t, s, e, name) {
+			if ev.TS <= before || ev.TS >= after {
+				t.Errorf("%s is of %d, asked for at %d, there at %d", ev.PDU.Type, ev.TS, before, after)
+			}
+		}
+	}
+}
