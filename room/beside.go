@@ -16,7 +16,7 @@ import (
 // out nevertheless, and of what others hand out by name: from the states after the events before it,
 // however far back these are told.
 
-// maxDerived bounds for how many events in one round that is tried.
+// maxDerived bounds for how many events in one round that is tried which no server tells the state after.
 const maxDerived = 50
 
 // derivable says whether the state after an event can be known when the room is rewound: servers
@@ -28,10 +28,11 @@ func (e *Engine) derivable(ctx context.Context, servers []id.Server, v *roomvers
 	if able, ok := f.derivable[name]; ok || len(f.derivable) >= maxDerived {
 		return able, nil
 	}
-	f.derivable[name] = false
+	f.derivable[name] = false // until it is known; so is what comes before itself
 	for _, s := range servers {
 		if m, err := e.fetchStateAfter(ctx, s, v, room, name); err == nil {
 			f.states[name] = m
+			delete(f.derivable, name)
 			return true, nil
 		}
 	}

@@ -22,7 +22,7 @@ import (
 //   - what the state does not allow is rejected for the time being (store.Preliminary),
 //   - other servers are not let in by way of this one.
 //
-// The rest is fetched in the background (resync.go). Then the room is rewound to the
+// The rest is fetched in the background (resync.go), or worked out (beside.go). Then the room is rewound to the
 // join, now with its whole state, and what came since is judged again (rewind.go). If
 // all leave before that, the state stays as it is until somebody joins again: then it
 // goes on (goOn), or what came since the earlier join is given up (abandon).

@@ -84,6 +84,12 @@ func (g *guest) start() {
 	}
 }
 
+// rests has the engine do no more background work.
+func (g *guest) rests() {
+	g.stop()
+	g.stop = func() {}
+}
+
 func (g *guest) MakeMembership(ctx context.Context, _ id.Server, m store.Membership, r id.Room, u id.User, versions []string) (room.Template, error) {
 	t, err := g.peer.e.MakeJoin(ctx, room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions})
 	if g.proposes != nil {

@@ -90,8 +90,7 @@ func TestOneServerAloneIsNotBelieved(t *testing.T) {
 func TestAStateAtAGapSinceThePartialJoinIsWaitedFor(t *testing.T) {
 	eachPartial(t, func(t *testing.T, g *guest) {
 		joined := g.join(guestBob)
-		g.stop()
-		g.stop = func() {} // no background work
+		g.rests()
 		came := g.member("@alice:elsewhere.example", "join", joined)
 		between := g.sayAs("@alice:elsewhere.example", "I have come", came.ID)
 		said := g.sayAs("@alice:elsewhere.example", "Hello", between.ID, g.say("beside", joined).ID)
@@ -119,8 +118,7 @@ func TestAStateAtAGapSinceThePartialJoinIsWaitedFor(t *testing.T) {
 func TestAStateAtAGapSinceThePartialJoinIsWorkedOut(t *testing.T) {
 	eachPartial(t, func(t *testing.T, g *guest) {
 		joined := g.join(guestBob)
-		g.stop()
-		g.stop = func() {} // no background work
+		g.rests()
 		came := g.member("@alice:elsewhere.example", "join", joined)
 		rename := g.build("@alice:elsewhere.example", event.TypeMember, ptr("@alice:elsewhere.example"), `{"membership":"join","displayname":"A."}`, came.ID)
 		said := g.sayAs("@alice:elsewhere.example", "Hello", rename.ID, g.say("beside", joined).ID)
