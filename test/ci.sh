@@ -40,7 +40,7 @@ say "races, on SQLite"
 HEARTH_TEST_POSTGRES='' HEARTH_CI='' make race
 
 say "fuzzing"
-make fuzz FUZZTIME=2s
+make fuzz
 
 for suite in test/*/ci; do
 	[ -x "$suite" ] || continue
