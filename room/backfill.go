@@ -51,15 +51,16 @@ func (e *Engine) backfill(ctx context.Context, room id.Room, gap store.Gap, limi
 	}
 	for _, ask := range []func(context.Context, id.Server, *roomversion.Version, id.Room, store.Gap, []id.Event, int) (int, error){e.backfillFrom, e.backfillEach} {
 		for _, server := range servers {
+			if err := ctx.Err(); err != nil {
+				slog.InfoContext(ctx, "older history was not received in time", "room", room, "asked", servers, "error", err)
+				return false
+			}
 			var n int
 			if n, err = ask(ctx, server, v, room, gap, missing, limit); n > 0 {
 				return true
 			}
 			if err != nil {
 				slog.DebugContext(ctx, "history not received", "room", room, "from", server, "error", err)
-			}
-			if ctx.Err() != nil {
-				break
 			}
 		}
 	}

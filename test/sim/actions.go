@@ -33,9 +33,14 @@ func (w *World) act(s *Server) {
 	}
 	what, err := "", error(nil)
 	switch n := w.rand.IntN(100); {
-	case n < 40:
-		what = "says something"
+	case n < 38:
 		w.say(s, user)
+		return
+	case n < 40:
+		if in := s.joined(); len(in) > 0 {
+			w.note("%s reads what was said", in[0])
+			s.scrollBack(in[0], 1+w.rand.IntN(5))
+		}
 		return
 	case n < 58:
 		what = "joins"

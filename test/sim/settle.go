@@ -204,7 +204,7 @@ func (w *World) checkAcknowledged(s *Server, among []*Server) {
 			}
 			return
 		}
-		s.scrollBack()
+		s.scrollBack(s.joined()[0], 500)
 	}
 }
 
@@ -240,11 +240,12 @@ func (s *Server) tookBack(name id.Event) (did bool) {
 	return did
 }
 
-func (s *Server) scrollBack() {
+// scrollBack has a user read the newest pages of history, which has gaps filled.
+func (s *Server) scrollBack(user id.User, pages int) {
 	w := s.w
-	reader := room.Reader{User: s.joined()[0]}
+	reader := room.Reader{User: user}
 	p := room.Page{Back: true, Limit: 5} // of a page with several gaps, only the newest is filled
-	for range 500 {
+	for range pages {
 		body, err := s.engine.ReadMessages(w.ctx, reader, w.room, p)
 		if err != nil {
 			w.t.Errorf("%s reads messages: %v", reader.User, err)
