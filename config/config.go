@@ -88,21 +88,22 @@ type Config struct {
 	TURNUserLifetime Duration `yaml:"turn_user_lifetime" default:"1h" doc:"How long credentials are valid."`
 	TURNAllowGuests  bool     `yaml:"turn_allow_guests" default:"true" doc:"Let guests make calls."`
 
-	_                 struct{}  `section:"Rate limits"`
-	RCMessage         Rate      `yaml:"rc_message" default:"{per_second: 0.2, burst_count: 10}" doc:"Messages of a user."`
-	RCRegistration    Rate      `yaml:"rc_registration" default:"{per_second: 0.17, burst_count: 3}" doc:"Registrations from an address."`
-	RCTokenValidity   Rate      `yaml:"rc_registration_token_validity" default:"{per_second: 0.1, burst_count: 5}" doc:"Questions from an address whether a registration token is valid."`
-	RCLogin           RCLogin   `yaml:"rc_login" doc:"Logins."`
-	RCJoins           RCJoins   `yaml:"rc_joins" doc:"Joins of a user."`
-	RCJoinsPerRoom    Rate      `yaml:"rc_joins_per_room" default:"{per_second: 1, burst_count: 10}" doc:"Joins to a room."`
-	RCInvites         RCInvites `yaml:"rc_invites" doc:"Invites."`
-	RCAdminRedaction  Rate      `yaml:"rc_admin_redaction" default:"{per_second: 1, burst_count: 50}" doc:"Redactions of others' messages by a user."`
-	RCThirdParty      Rate      `yaml:"rc_3pid_validation" default:"{per_second: 0.003, burst_count: 5}" doc:"Mails sent to prove an address."`
-	RCMediaCreate     Rate      `yaml:"rc_media_create" default:"{per_second: 10, burst_count: 50}" doc:"Media ids reserved by a user."`
-	RCReports         Rate      `yaml:"rc_reports" default:"{per_second: 1, burst_count: 5}" doc:"Reports by a user."`
-	RCRoomCreation    Rate      `yaml:"rc_room_creation" default:"{per_second: 0.016, burst_count: 10}" doc:"Rooms made by a user."`
-	RCUserDirectory   Rate      `yaml:"rc_user_directory" default:"{per_second: 0.016, burst_count: 200}" doc:"Searches for people by a user."`
-	RCDelayedEventMgt Rate      `yaml:"rc_delayed_event_mgmt" default:"{per_second: 1, burst_count: 5}" doc:"Changes of delayed events by a user."`
+	_                 struct{}     `section:"Rate limits"`
+	RCMessage         Rate         `yaml:"rc_message" default:"{per_second: 0.2, burst_count: 10}" doc:"Messages of a user."`
+	RCRegistration    Rate         `yaml:"rc_registration" default:"{per_second: 0.17, burst_count: 3}" doc:"Registrations from an address."`
+	RCTokenValidity   Rate         `yaml:"rc_registration_token_validity" default:"{per_second: 0.1, burst_count: 5}" doc:"Questions from an address whether a registration token is valid."`
+	RCLogin           RCLogin      `yaml:"rc_login" doc:"Logins."`
+	RCJoins           RCJoins      `yaml:"rc_joins" doc:"Joins of a user."`
+	RCJoinsPerRoom    Rate         `yaml:"rc_joins_per_room" default:"{per_second: 1, burst_count: 10}" doc:"Joins to a room."`
+	RCInvites         RCInvites    `yaml:"rc_invites" doc:"Invites."`
+	RCAdminRedaction  Rate         `yaml:"rc_admin_redaction" default:"{per_second: 1, burst_count: 50}" doc:"Redactions of others' messages by a user."`
+	RCThirdParty      Rate         `yaml:"rc_3pid_validation" default:"{per_second: 0.003, burst_count: 5}" doc:"Mails sent to prove an address."`
+	RCMediaCreate     Rate         `yaml:"rc_media_create" default:"{per_second: 10, burst_count: 50}" doc:"Media ids reserved by a user."`
+	RCReports         Rate         `yaml:"rc_reports" default:"{per_second: 1, burst_count: 5}" doc:"Reports by a user."`
+	RCRoomCreation    Rate         `yaml:"rc_room_creation" default:"{per_second: 0.016, burst_count: 10}" doc:"Rooms made by a user."`
+	RCUserDirectory   Rate         `yaml:"rc_user_directory" default:"{per_second: 0.016, burst_count: 200}" doc:"Searches for people by a user."`
+	RCFederation      RCFederation `yaml:"rc_federation" doc:"Requests of another server."`
+	RCDelayedEventMgt Rate         `yaml:"rc_delayed_event_mgmt" default:"{per_second: 1, burst_count: 5}" doc:"Changes of delayed events by a user."`
 
 	_      struct{} `section:"Hearth's own"`
 	Hearth Hearth   `yaml:"hearth" doc:"Options that only Hearth has."`
@@ -200,6 +201,11 @@ type RCInvites struct {
 	PerIssuer Rate `yaml:"per_issuer" default:"{per_second: 0.3, burst_count: 10}" doc:"By inviting user."`
 }
 
+type RCFederation struct {
+	Concurrent  int `yaml:"concurrent" default:"10" doc:"How many are answered at once; 0: any number."`
+	RejectLimit int `yaml:"reject_limit" default:"200" doc:"How many more wait. What comes on top of them is refused, and the other server tries again."`
+}
+
 // Hearth is what Synapse has no key for.
 type Hearth struct {
 	DataDir     string `yaml:"data_dir" default:"data" doc:"The folder of everything that is kept: database, keys, media."`
@@ -243,6 +249,7 @@ type Argon2 struct {
 // owner can reach.
 func (c *Config) WithoutRateLimits() {
 	clearRates(reflect.ValueOf(c).Elem())
+	c.RCFederation = RCFederation{}
 }
 
 func clearRates(v reflect.Value) {

@@ -143,7 +143,9 @@ func (d *decoder) group(key string, v any, dst reflect.Value) {
 	for k, item := range m {
 		i, f, ok := fieldOf(dst.Type(), k)
 		if !ok {
-			d.warnings = append(d.warnings, fmt.Sprintf("%s: unknown key %s.%s is ignored%s", d.file, key, k, suggestion(k, keysOf(dst.Type()))))
+			if !ignored[key+"."+k] {
+				d.warnings = append(d.warnings, fmt.Sprintf("%s: unknown key %s.%s is ignored%s", d.file, key, k, suggestion(k, keysOf(dst.Type()))))
+			}
 			continue
 		}
 		d.value(key+"."+k, item, dst.Field(i), f.Tag)

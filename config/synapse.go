@@ -28,11 +28,12 @@ var ignored = map[string]bool{
 	"form_secret": true, "form_secret_path": true, "gc_min_interval": true, "gc_thresholds": true, "hs_disabled": true,
 	"instance_map": true, "key_refresh_interval": true, "log_config": true, "macaroon_secret_key": true,
 	"macaroon_secret_key_path": true, "manhole_settings": true, "metrics_flags": true, "opentracing": true, "pid_file": true,
-	"push": true, "rc_federation": true, "rc_key_requests": true, "rc_presence": true, "redis": true, "report_stats": true,
+	"push": true, "rc_key_requests": true, "rc_presence": true, "redis": true, "report_stats": true,
 	"report_stats_endpoint": true, "request_token_inhibit_3pid_errors": true, "run_background_tasks_on": true, "sentry": true,
 	"soft_file_limit": true, "stats": true, "stream_writers": true, "suppress_key_server_warning": true, "templates": true,
 	"track_appservice_user_ips": true, "track_puppeted_user_ips": true, "use_appservice_legacy_authorization": true,
 	"user_agent_suffix": true, "vapid_private_key": true, "web_client_location": true, "worker_app": true,
 	"worker_listeners": true, "worker_log_config": true, "worker_name": true,
+	"rc_federation.window_size": true, "rc_federation.sleep_limit": true, "rc_federation.sleep_delay": true,
 	"use_presence": true, "dynamic_thumbnails": true, "thumbnail_sizes": true,
 }

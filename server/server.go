@@ -210,6 +210,7 @@ func (s *Server) mount() {
 	}
 	s.Router.Authenticate = clients.Authenticate
 	s.Router.AuthenticateServer = s.authenticateServer
+	s.Router.Servers = httpx.NewTurns(s.Config.RCFederation.Concurrent, s.Config.RCFederation.RejectLimit)
 	tools := &admin.API{Accounts: s.Accounts}
 	servers := &federation.API{
 		ServerName: s.Config.ServerName, Version: s.version, Keys: s.Remote.Keys,

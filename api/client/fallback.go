@@ -66,7 +66,7 @@ func (a *API) uiaFallbackSubmit(ctx context.Context, w http.ResponseWriter, c ht
 		return err
 	}
 	if r.Stage == account.StageRegistrationToken {
-		if err := a.Limits.Take(httpx.RegistrationTokenValidity, c.IP); err != nil {
+		if err := a.Limits.Take(httpx.RegistrationTokenValidity, c.Network()); err != nil {
 			return err
 		}
 	}

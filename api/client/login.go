@@ -70,7 +70,7 @@ func (a *API) loginBy(ctx context.Context, c httpx.Caller, r loginRequest) (acco
 	if r.Type == "m.login.application_service" {
 		return a.Accounts.LoginByAppservice(ctx, bearer(r.Authorization, r.AccessToken), r.identifier(), d)
 	}
-	if err := a.Limits.Take(httpx.LoginAddress, c.IP); err != nil {
+	if err := a.Limits.Take(httpx.LoginAddress, c.Network()); err != nil {
 		return account.Session{}, err
 	}
 	switch r.Type {

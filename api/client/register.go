@@ -70,7 +70,7 @@ func (a *API) registerGuest(ctx context.Context, c httpx.Caller, r registerReque
 	if !a.Accounts.CanBeGuest() {
 		return account.Session{}, errcode.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests are not let in here")
 	}
-	if err := a.Limits.Take(httpx.Registration, c.IP); err != nil {
+	if err := a.Limits.Take(httpx.Registration, c.Network()); err != nil {
 		return account.Session{}, err
 	}
 	return a.Accounts.Register(ctx, account.Registration{Guest: true, Device: deviceRequest(c, "", r.DeviceName, false)})
@@ -80,7 +80,7 @@ func (a *API) registerUser(ctx context.Context, c httpx.Caller, r registerReques
 	if !a.Accounts.CanRegister() {
 		return account.Session{}, errcode.Forbidden("registration is closed")
 	}
-	if err := a.Limits.Check(httpx.Registration, c.IP); err != nil {
+	if err := a.Limits.Check(httpx.Registration, c.Network()); err != nil {
 		return account.Session{}, err
 	}
 	p := registration{r.Username, r.Device, r.DeviceName, r.InhibitLogin, r.RefreshToken, r.GuestToken}
@@ -99,7 +99,7 @@ func (a *API) registerUser(ctx context.Context, c httpx.Caller, r registerReques
 	if proof.SecretHash == "" {
 		return account.Session{}, errcode.MissingParam("password is missing")
 	}
-	if err := a.Limits.Take(httpx.Registration, c.IP); err != nil {
+	if err := a.Limits.Take(httpx.Registration, c.Network()); err != nil {
 		return account.Session{}, err
 	}
 	return a.Accounts.Register(ctx, account.Registration{Username: p.Username, PasswordHash: proof.SecretHash, InhibitLogin: p.InhibitLogin,
@@ -113,7 +113,7 @@ func (a *API) proveRegistration(ctx context.Context, c httpx.Caller, r registerR
 		return account.Proof{}, err
 	}
 	if bytes.Contains(r.Auth, []byte(account.StageRegistrationToken)) {
-		if err := a.Limits.Take(httpx.RegistrationTokenValidity, c.IP); err != nil {
+		if err := a.Limits.Take(httpx.RegistrationTokenValidity, c.Network()); err != nil {
 			return account.Proof{}, err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -156,9 +155,7 @@ func refusal(ctx context.Context, name id.Event, err error) string {
 // the other, and that a repeated one gets the first answer.
 type Transactions struct {
 	answers *otter.Cache[transaction, transactionAnswer]
-
-	mu    sync.Mutex
-	queue map[id.Server]*transactionQueue
+	turns   *httpx.Turns
 }
 
 type transaction struct {
@@ -166,15 +163,10 @@ type transaction struct {
 	id     string
 }
 
-type transactionQueue struct {
-	turn    chan struct{}
-	waiting int // with the one that is being worked on
-}
-
 const (
 	// maxWaiting bounds how many transactions of a server are waiting. A server
 	// sends one at a time, so that more can only be repetitions.
-	maxWaiting = 5
+	maxWaiting = 4
 	// rememberedFor and rememberedBytes bound how long answers are remembered.
 	rememberedFor   = time.Hour
 	rememberedBytes = 8 << 20
@@ -183,7 +175,7 @@ const (
 // NewTransactions makes an empty memory of transactions.
 func NewTransactions() *Transactions {
 	return &Transactions{
-		queue: map[id.Server]*transactionQueue{},
+		turns: httpx.NewTurns(1, maxWaiting),
 		answers: otter.Must(&otter.Options[transaction, transactionAnswer]{
 			MaximumWeight:    rememberedBytes,
 			Weigher:          func(t transaction, a transactionAnswer) uint32 { return uint32(200 + len(t.id) + 200*len(a.PDUs)) },
@@ -195,7 +187,7 @@ func NewTransactions() *Transactions {
 // once calls do unless the transaction was answered before. Only answers are
 // remembered: what failed is done again.
 func (t *Transactions) once(ctx context.Context, origin id.Server, txn string, do func() (transactionAnswer, error)) (transactionAnswer, error) {
-	done, err := t.takeTurn(ctx, origin)
+	done, err := t.turns.Take(ctx, string(origin))
 	if err != nil {
 		return transactionAnswer{}, err
 	}
@@ -210,34 +202,4 @@ func (t *Transactions) once(ctx context.Context, origin id.Server, txn string, d
 	}
 	t.answers.Set(key, answer)
 	return answer, nil
-}
-
-// takeTurn waits until no other transaction of the server is being worked on.
-func (t *Transactions) takeTurn(ctx context.Context, origin id.Server) (done func(), err error) {
-	t.mu.Lock()
-	q := t.queue[origin]
-	if q == nil {
-		q = &transactionQueue{turn: make(chan struct{}, 1)}
-		t.queue[origin] = q
-	}
-	if q.waiting >= maxWaiting {
-		t.mu.Unlock()
-		return nil, errcode.LimitExceeded(1000)
-	}
-	q.waiting++
-	t.mu.Unlock()
-	leave := func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if q.waiting--; q.waiting == 0 {
-			delete(t.queue, origin)
-		}
-	}
-	select {
-	case q.turn <- struct{}{}:
-		return func() { <-q.turn; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
 }

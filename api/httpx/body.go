@@ -41,7 +41,7 @@ func (rq *request) readBody() error {
 	if limit > 0 {
 		src = http.MaxBytesReader(rq.w, rq.r.Body, limit)
 	}
-	body, err := io.ReadAll(src)
+	body, err := rq.readAll(src)
 	if err == nil {
 		// A deadline that stayed would end a waiting /sync.
 		_ = rc.SetReadDeadline(time.Time{})
@@ -50,6 +50,9 @@ func (rq *request) readBody() error {
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(limit)
+	}
+	if e, ok := errors.AsType[*errcode.Error](err); ok {
+		return e
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		return errcode.New(http.StatusRequestTimeout, "M_UNKNOWN", "the request body did not arrive in time")

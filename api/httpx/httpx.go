@@ -53,6 +53,9 @@ type Caller struct {
 	UserAgent string
 }
 
+// Network is what the address of a caller is counted under.
+func (c Caller) Network() string { return networkOf(c.IP) }
+
 // Router serves a table of routes. Its fields are set before Mount.
 type Router struct {
 	// Authenticate finds the caller of a token. The query of r may ask to act
@@ -62,8 +65,10 @@ type Router struct {
 	// AuthenticateServer checks the signature of a request of another homeserver.
 	AuthenticateServer func(ctx context.Context, r *http.Request, body []byte) (Caller, error)
 	Limits             *Limiter // nil: no limits
+	Servers            *Turns   // of other homeservers, by name; nil: no limits
 	Log                *slog.Logger
 
+	bodies bodies
 	mux    *http.ServeMux
 	routes []Route
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Limit is a kind of rate limit. Those that a route declares count by user, or
-// by address where nobody is logged in; the others are taken by handlers with
+// by network where nobody is logged in; the others are taken by handlers with
 // keys of their own.
 type Limit int
 
@@ -128,7 +128,7 @@ func (rr *Router) limit(kind Limit, c Caller) error {
 	}
 	key := string(c.User)
 	if key == "" {
-		key = c.IP
+		key = c.Network()
 	}
 	return rr.Limits.Take(kind, key)
 }

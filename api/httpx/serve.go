@@ -21,15 +21,26 @@ type request struct {
 	caller Caller
 	body   []byte
 	read   bool // body holds the whole body
+
+	bodies  *bodies
+	network string // that the request comes from
+	held    int64  // bytes of memory that its body takes
 }
 
 // serve is the life of a request: caller, limit, typed request, function, response.
 func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 	start := time.Now()
-	rq := &request{w: w, r: r, route: rt}
+	rq := &request{w: w, r: r, route: rt, bodies: &rr.bodies, network: networkOf(ClientIP(r.Context()))}
+	defer func() { rq.bodies.give(rq.network, rq.held) }()
 	err := rt.authenticate(rr, rq)
 	if err == nil {
 		err = rr.limit(rt.Limit, rq.caller)
+	}
+	if err == nil && rq.caller.Server != "" {
+		var done func()
+		if done, err = rr.Servers.Take(r.Context(), string(rq.caller.Server)); err == nil {
+			defer done()
+		}
 	}
 	if err == nil {
 		if rt.reads {
