@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -275,6 +276,12 @@ func transaction(from *server.Server, pdus ...[]byte) object {
 // message builds a message of bob on the newest event of a room.
 func (p *pair) message(name id.Room, body string) *event.PDU {
 	p.t.Helper()
+	v, proto := p.proto(name, body)
+	return p.build(p.away, v, proto)
+}
+
+func (p *pair) proto(name id.Room, body string) (*roomversion.Version, event.Proto) {
+	p.t.Helper()
 	made := p.mustAsk("GET", prefix+"make_leave/"+escaped(name)+"/"+escaped(p.bob.User), nil)
 	leave := p.complete(made)
 	e := made["event"].(object)
@@ -286,7 +293,7 @@ func (p *pair) message(name id.Room, body string) *event.PDU {
 	for _, auth := range e["auth_events"].([]any) {
 		proto.AuthEvents = append(proto.AuthEvents, event.Ref{ID: id.Event(auth.(string))})
 	}
-	return p.build(p.away, leave.Version, proto)
+	return leave.Version, proto
 }
 
 // con#1711, syn 7543: one bad PDU drops none of the others.
@@ -523,4 +530,30 @@ func TestFilesForOtherServers(t *testing.T) {
 	p.wantError(404, "M_NOT_FOUND", "GET", prefix+"media/download/nothing", nil)
 	p.wantError(400, "M_MISSING_PARAM", "GET", prefix+"media/thumbnail/"+mediaID, nil)
 	p.wantError(400, "M_INVALID_PARAM", "GET", prefix+"media/thumbnail/"+mediaID+"?width=1&height=1&method=stretch", nil)
+}
+
+// A message to a device is no matter of rooms: keys wait for no server that fills a gap slowly.
+func TestMessagesToDevicesWaitForNoEvents(t *testing.T) {
+	p := newPair(t)
+	name := p.createRoom(object{"preset": "public_chat", "room_version": "11"})
+	p.bobJoins(name)
+	v, proto := p.proto(name, "after a gap")
+	proto.PrevEvents = []event.Ref{{ID: id.Event("$" + strings.Repeat("x", 43))}}
+	body := transaction(p.away, p.build(p.away, v, proto).JSON)
+	body["edus"] = []any{object{"edu_type": "m.direct_to_device", "content": object{"sender": p.bob.User, "type": "m.room_key", "message_id": "1",
+		"messages": object{p.alice.User: object{"*": object{"key": "value"}}}}}}
+	meanwhile := make(chan object, 1)
+	p.away.Around(func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+		if strings.Contains(r.URL.Path, "/get_missing_events/") {
+			if _, sync := p.alice.Do("GET", "/_matrix/client/v3/sync", nil); len(meanwhile) == 0 {
+				meanwhile <- sync
+			}
+		}
+		server.ServeHTTP(w, r)
+	})
+	p.mustAsk("PUT", prefix+"send/txn1", body)
+	sync := <-meanwhile
+	if told, _ := sync["to_device"].(object); told == nil || len(told["events"].([]any)) != 1 {
+		t.Errorf("while the server asked for the events that it lacks, alice was sent %v", told)
+	}
 }

@@ -25,7 +25,32 @@ var edus = map[string]func(a *API, ctx context.Context, origin id.Server, conten
 	"m.presence":           (*API).receivePresence,
 	"m.device_list_update": (*API).receiveDeviceListUpdate,
 	"m.signing_key_update": (*API).receiveSigningKeyUpdate,
-	"m.direct_to_device":   (*API).receiveDirectToDevice,
+	directToDevice:         (*API).receiveDirectToDevice,
+}
+
+const directToDevice = "m.direct_to_device"
+
+// byNeed sorts the EDUs of a transaction, keeping their order. Messages to devices come before the
+// events: these may wait long for other servers, and nobody can read them without the keys that such
+// messages bring. The rest is about who is in which rooms, and what was said there.
+func byNeed(edus []jsontext.Value) (first, rest []jsontext.Value) {
+	for _, raw := range edus {
+		var edu struct {
+			Type string `json:"edu_type"`
+		}
+		if parse(raw, &edu) == nil && edu.Type == directToDevice {
+			first = append(first, raw)
+		} else {
+			rest = append(rest, raw)
+		}
+	}
+	return first, rest
+}
+
+func (a *API) receiveEDUs(ctx context.Context, origin id.Server, edus []jsontext.Value) {
+	for _, edu := range edus {
+		a.receiveEDU(ctx, origin, edu)
+	}
 }
 
 // receiveEDU takes one EDU of a transaction. A malformed one, or one of an unknown

@@ -55,10 +55,10 @@ func (a *API) sendTransaction(ctx context.Context, c httpx.Caller, r sendTransac
 	return a.Transactions.once(ctx, c.Server, r.Txn, func() (transactionAnswer, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
 		defer cancel()
+		first, rest := byNeed(r.EDUs)
+		a.receiveEDUs(ctx, c.Server, first)
 		answer := transactionAnswer{a.receivePDUs(ctx, c.Server, r.PDUs)}
-		for _, edu := range r.EDUs {
-			a.receiveEDU(ctx, c.Server, edu)
-		}
+		a.receiveEDUs(ctx, c.Server, rest)
 		return answer, ctx.Err()
 	})
 }
