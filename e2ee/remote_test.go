@@ -359,7 +359,7 @@ func TestKeysOfUsersElsewhereAreKeptAndFollowed(t *testing.T) {
 		expect("an update that refers to none", "5", "devices @dora:hs1.example")
 
 		before := w.position()
-		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 11}))
+		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 11, PrevID: []int64{10}}))
 		if lists := w.lists(bob, before); len(lists.Changed) != 0 {
 			t.Errorf("the same update again is news: %v", lists)
 		}
@@ -390,6 +390,38 @@ func TestKeysOfUsersElsewhereAreKeptAndFollowed(t *testing.T) {
 		w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "D", StreamID: 15, PrevID: []int64{14}, Deleted: true}))
 		if got := w.query(alice, dora); len(got) != 0 {
 			t.Errorf("deleted, but %s", text(t, got))
+		}
+	})
+}
+
+// Conduit and what came of it say of every change only that there was one: with stream_id 1, no
+// prev_id and a device that does not exist. Of a user with one device, their list has that
+// stream_id too.
+func TestUpdatesThatOnlySayThatSomethingChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElsewhere()
+		w := newWorldOn(t, nil, e.remote())
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			if err := w.FetchStale(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		defer stop()
+		w.meet(w.share(alice, bob), dora)
+		for i, device := range []id.Device{"FIRST", "SECOND", "THIRD"} {
+			e.devices[dora] = map[id.Device]jsontext.Value{device: remoteKeys(dora, device, "1")}
+			e.stream[dora] = int64(i + 1) // counts log-ins
+			w.query(alice, dora)
+			before := w.position()
+			w.must(w.ReceiveDeviceListUpdate(t.Context(), e2ee.DeviceListUpdate{User: dora, Device: "placeholder", Name: "Placeholder", StreamID: 1}))
+			synctest.Wait()
+			if got := w.query(alice, dora); got[device] == nil {
+				t.Errorf("alice does not see the %s device: %s", device, text(t, got))
+			}
+			if lists := w.lists(bob, before); i > 0 && len(lists.Changed) != 1 {
+				t.Errorf("bob does not hear of the %s device: %+v", device, lists)
+			}
 		}
 	})
 }

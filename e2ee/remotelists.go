@@ -290,8 +290,10 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, u DeviceListUpdat
 		switch {
 		case !kept || l.Stale: // what the device had is not known here
 			return remoteListChanged(tx, nid, u.Device)
-		case l.StreamID != 0 && l.StreamID == u.StreamID:
+		case l.StreamID != 0 && l.StreamID == u.StreamID && len(u.PrevID) > 0:
 			return nil // it came twice
+		// An update that comes after none says of a kept list only that it is old: Conduit and what
+		// came of it send nothing else, all with stream_id 1.
 		case l.StreamID == 0 || !slices.Contains(u.PrevID, l.StreamID):
 			l.Stale, l.Failures, l.RetryAfterTS = true, 0, 0
 		default:
