@@ -196,7 +196,7 @@ type RCJoins struct {
 }
 
 type RCInvites struct {
-	PerRoom   Rate `yaml:"per_room" default:"{per_second: 0.3, burst_count: 10}" doc:"By room."`
+	PerRoom   Rate `yaml:"per_room" default:"{per_second: 0.3, burst_count: 10}" doc:"By room, of users here."`
 	PerUser   Rate `yaml:"per_user" default:"{per_second: 0.003, burst_count: 5}" doc:"By invited user."`
 	PerIssuer Rate `yaml:"per_issuer" default:"{per_second: 0.3, burst_count: 10}" doc:"By inviting user."`
 }

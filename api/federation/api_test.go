@@ -557,3 +557,30 @@ func TestMessagesToDevicesWaitForNoEvents(t *testing.T) {
 		t.Errorf("while the server asked for the events that it lacks, alice was sent %v", told)
 	}
 }
+
+// A server could use up what users of others may invite, here or elsewhere, or who is in a room.
+func TestInvitesInAnothersNameUseUpNoLimit(t *testing.T) {
+	few := config.Rate{PerSecond: 0.001, Burst: 3}
+	p := newPair(t, func(c *config.Config) { c.RCInvites = config.RCInvites{PerRoom: few, PerUser: few, PerIssuer: few} })
+	name := p.createRoom(object{"preset": "private_chat", "room_version": "11"})
+	charlie := p.here.Register("charlie")
+	for _, sender := range []string{p.alice.User, "@dora:third.example"} {
+		for range 5 {
+			p.wantError(400, "M_INVALID_PARAM", "PUT", "/_matrix/federation/v2/invite/"+escaped(name)+"/$x", object{"room_version": "11", "event": object{
+				"type": "m.room.member", "sender": sender, "state_key": charlie.User, "room_id": name, "content": object{"membership": "invite"}}})
+		}
+	}
+	status, answer := p.alice.Do("POST", "/_matrix/client/v3/rooms/"+escaped(name)+"/invite", object{"user_id": charlie.User})
+	if status != 200 {
+		t.Errorf("alice invites charlie: %d %v", status, answer)
+	}
+
+	// A room that many are invited to is held back by the servers in it, if at all.
+	v, _ := roomversion.Get("11")
+	for i := range 5 {
+		user := p.here.Register(fmt.Sprint("user", i)).User
+		pdu := p.build(p.away, v, event.Proto{Room: "!busy:elsewhere.example", Type: event.TypeMember, StateKey: &user,
+			Sender: id.User(fmt.Sprintf("@bob%d:%s", i, p.away.Name())), Content: jsontext.Value(`{"membership":"invite"}`), OriginServerTS: 1, Depth: 1, PrevEvents: []event.Ref{{ID: "$p"}}})
+		p.mustAsk("PUT", "/_matrix/federation/v2/invite/!busy:elsewhere.example/"+escaped(pdu.ID), object{"room_version": "11", "event": jsontext.Value(pdu.JSON)})
+	}
+}

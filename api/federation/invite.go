@@ -57,9 +57,12 @@ func (a *API) invite(ctx context.Context, in room.Invitation) (jsontext.Value, e
 	if err := json.Unmarshal(in.Raw, &who); err != nil {
 		return nil, errcode.InvalidParam("the event is no invite: %s", err)
 	}
-	for limit, key := range map[httpx.Limit]string{
-		httpx.InvitesPerRoom: string(in.Room), httpx.InvitesPerUser: string(who.Target), httpx.InvitesPerIssuer: string(who.Sender),
-	} {
+	if who.Sender.Server() != in.Origin {
+		return nil, errcode.InvalidParam("%s is not a user of %s", who.Sender, in.Origin)
+	}
+	// How many go to one room is for the servers in it to bound. Here, anybody could name any room, and
+	// use up what users here may invite to it.
+	for limit, key := range map[httpx.Limit]string{httpx.InvitesPerUser: string(who.Target), httpx.InvitesPerIssuer: string(who.Sender)} {
 		if err := a.Limits.Take(limit, key); err != nil {
 			return nil, err
 		}
