@@ -326,6 +326,23 @@ func TestATransaction(t *testing.T) {
 	}
 }
 
+// Conduit and what came of it name a transaction by the hash of its PDUs and EDUs: one without
+// events may come again by the same name, and is news.
+func TestATransactionWithoutEventsIsNewsEachTime(t *testing.T) {
+	p := newPair(t)
+	name := p.createRoom(object{"preset": "public_chat", "room_version": "11"})
+	p.bobJoins(name)
+	for _, typing := range []bool{true, false, true} {
+		p.mustAsk("PUT", prefix+fmt.Sprintf("send/hash-%t", typing), object{"origin": p.away.Name(), "origin_server_ts": 1, "edus": []any{
+			object{"edu_type": "m.typing", "content": object{"room_id": name, "user_id": p.bob.User, "typing": typing}}}})
+		sync := p.alice.MustDo("GET", "/_matrix/client/v3/sync", nil)
+		events := sync["rooms"].(object)["join"].(object)[string(name)].(object)["ephemeral"].(object)["events"].([]any)
+		if shown := strings.Contains(fmt.Sprint(events), p.bob.User); shown != typing {
+			t.Errorf("bob types: %t, but alice sees %v", typing, events)
+		}
+	}
+}
+
 // CVE-2018-16515: an event had to be signed by anybody, not by its sender's server. Here
 // bob's server sends what alice and a user of a third server are to have said.
 func TestCVE_2018_16515_EventsInAnothersName(t *testing.T) {

@@ -52,7 +52,8 @@ func (a *API) sendTransaction(ctx context.Context, c httpx.Caller, r sendTransac
 	case len(r.Txn) > id.MaxLength:
 		return transactionAnswer{}, errcode.InvalidParam("the transaction id is longer than %d bytes", id.MaxLength)
 	}
-	return a.Transactions.once(ctx, c.Server, r.Txn, func() (transactionAnswer, error) {
+	key := transaction{c.Server, r.Txn}
+	return a.Transactions.once(ctx, key, len(r.PDUs) > 0, func() (transactionAnswer, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
 		defer cancel()
 		first, rest := byNeed(r.EDUs)
@@ -152,7 +153,7 @@ func refusal(ctx context.Context, name id.Event, err error) string {
 }
 
 // Transactions sees to it that the transactions of one server are worked on one after
-// the other, and that a repeated one gets the first answer.
+// the other, and that the events of a repeated one get the first answer.
 type Transactions struct {
 	answers *otter.Cache[transaction, transactionAnswer]
 	turns   *httpx.Turns
@@ -185,21 +186,24 @@ func NewTransactions() *Transactions {
 }
 
 // once calls do unless the transaction was answered before. Only answers are
-// remembered: what failed is done again.
-func (t *Transactions) once(ctx context.Context, origin id.Server, txn string, do func() (transactionAnswer, error)) (transactionAnswer, error) {
-	done, err := t.turns.Take(ctx, string(origin))
+// remembered: what failed is done again. So is what has no events: Conduit and what came of it
+// name transactions by their content, and that somebody types, or has another device, they say
+// each time in the same words. To take an EDU twice does no harm.
+func (t *Transactions) once(ctx context.Context, key transaction, hasEvents bool, do func() (transactionAnswer, error)) (transactionAnswer, error) {
+	done, err := t.turns.Take(ctx, string(key.origin))
 	if err != nil {
 		return transactionAnswer{}, err
 	}
 	defer done()
-	key := transaction{origin, txn}
-	if answer, ok := t.answers.GetIfPresent(key); ok {
+	if answer, ok := t.answers.GetIfPresent(key); ok && hasEvents {
 		return answer, nil
 	}
 	answer, err := do()
 	if err != nil {
-		return answer, fmt.Errorf("transaction %q of %s: %w", txn, origin, err)
+		return answer, fmt.Errorf("transaction %q of %s: %w", key.id, key.origin, err)
 	}
-	t.answers.Set(key, answer)
+	if hasEvents {
+		t.answers.Set(key, answer)
+	}
 	return answer, nil
 }
