@@ -119,17 +119,23 @@ var strippedTypes = []string{
 	event.TypeCreate, event.TypeName, event.TypeAvatar, event.TypeTopic, event.TypeJoinRules, event.TypeCanonicalAlias, event.TypeEncryption,
 }
 
-// stripped is the stripped state that goes with an invite or a knock, as a JSON array.
-func (w *writing) stripped(tx *store.Tx, member *event.PDU) ([]byte, error) {
+// outsideTuples are what of a room's state goes with an invite or a knock: an invite shows
+// too who it is that invites.
+func outsideTuples(sender, target id.User) []event.StateTuple {
 	tuples := make([]event.StateTuple, 0, len(strippedTypes)+1)
 	for _, t := range strippedTypes {
 		tuples = append(tuples, event.StateTuple{Type: t})
 	}
-	if string(member.Sender) != *member.StateKey {
-		tuples = append(tuples, event.StateTuple{Type: event.TypeMember, Key: string(member.Sender)})
+	if sender != target {
+		tuples = append(tuples, event.StateTuple{Type: event.TypeMember, Key: string(sender)})
 	}
+	return tuples
+}
+
+// stripped is the stripped state that goes with an invite or a knock, as a JSON array.
+func (w *writing) stripped(tx *store.Tx, member *event.PDU) ([]byte, error) {
 	list := []byte{'['}
-	for _, t := range tuples {
+	for _, t := range outsideTuples(member.Sender, id.User(*member.StateKey)) {
 		pdu, err := w.stateEvent(tx, t)
 		if err != nil {
 			return nil, fmt.Errorf("read %s for stripped state: %w", t.Type, err)

@@ -51,7 +51,13 @@ func (e *Engine) readEvents(tx *store.Tx, nids []store.EventNID, keep bool) ([]*
 				return nil, fmt.Errorf("room of event %s: %w", row.ID, err)
 			}
 		}
-		ev, err := e.parse(tx, version, row)
+		v := version
+		if row.Flags&store.Outside != 0 {
+			if v, err = outsideVersion(tx, row.NID, version); err != nil {
+				return nil, fmt.Errorf("room version of event %s: %w", row.ID, err)
+			}
+		}
+		ev, err := e.parse(tx, v, row)
 		if err != nil {
 			return nil, err
 		}
@@ -136,6 +142,20 @@ func versionOf(tx *store.Tx, room store.RoomNID) (*roomversion.Version, error) {
 	v, ok := roomversion.Get(row.Version)
 	if !ok {
 		return nil, fmt.Errorf("room %s is of version %q, which this Hearth does not know", row.ID, row.Version)
+	}
+	return v, nil
+}
+
+// outsideVersion is the room version of an event that has no place in the auth graph;
+// usual is that of its room.
+func outsideVersion(tx *store.Tx, nid store.EventNID, usual *roomversion.Version) (*roomversion.Version, error) {
+	name, ok, err := tx.Events.OutsideVersion(nid)
+	if err != nil || !ok {
+		return usual, err
+	}
+	v, ok := roomversion.Get(name)
+	if !ok {
+		return nil, fmt.Errorf("%q is not known to this Hearth", name)
 	}
 	return v, nil
 }

@@ -94,7 +94,8 @@ func (e *Engine) SendLeave(ctx context.Context, in HandIn) error {
 // what somebody outside may know of it.
 // spec: server-server-api#put_matrixfederationv1send_knockroomideventid
 func (e *Engine) SendKnock(ctx context.Context, in HandIn) (state []jsontext.Value, err error) {
-	if _, err := e.takeIn(ctx, in, store.Knock); err != nil {
+	knock, err := e.takeIn(ctx, in, store.Knock)
+	if err != nil {
 		return nil, err
 	}
 	h, ok, err := e.Head(ctx, in.Room)
@@ -102,7 +103,7 @@ func (e *Engine) SendKnock(ctx context.Context, in HandIn) (state []jsontext.Val
 		return nil, fmt.Errorf("read head of %s: known %t: %w", in.Room, ok, err)
 	}
 	err = e.store.View(ctx, func(tx *store.Tx) error {
-		state, err = e.outsideState(tx, h)
+		state, err = e.outsideState(tx, h, knock.PDU.Sender, knock.PDU.Sender)
 		return err
 	})
 	return state, err
@@ -111,12 +112,12 @@ func (e *Engine) SendKnock(ctx context.Context, in HandIn) (state []jsontext.Val
 // outsideState is the events of the room that go with an invite or a knock, in the
 // format of the room version.
 // spec: server-server-api#inviting-to-a-room
-func (e *Engine) outsideState(tx *store.Tx, h *Head) ([]jsontext.Value, error) {
+func (e *Engine) outsideState(tx *store.Tx, h *Head, sender, target id.User) ([]jsontext.Value, error) {
 	list := []jsontext.Value{}
-	for _, t := range strippedTypes {
-		ev, ok, err := e.StateEvent(tx, h, event.StateTuple{Type: t})
+	for _, t := range outsideTuples(sender, target) {
+		ev, ok, err := e.StateEvent(tx, h, t)
 		if err != nil {
-			return nil, fmt.Errorf("read %s of %s: %w", t, h.ID, err)
+			return nil, fmt.Errorf("read %s of %s: %w", t.Type, h.ID, err)
 		}
 		if ok {
 			list = append(list, event.AppendFederation(nil, ev.PDU, nil))

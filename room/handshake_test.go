@@ -594,6 +594,79 @@ func TestRoomsNamedByTheirCreateEventProveIt(t *testing.T) {
 	}
 }
 
+// Synapse (up to 1.157) tells of a room of version 12 the create event as a whole, which proves the
+// room, and all else as stripped state.
+// spec: server-server-api#put_matrixfederationv2inviteroomideventid
+func TestAnInviteThatTellsOnlyTheCreateEventAsAWhole(t *testing.T) {
+	p := newPeer(t, storetest.Open(t, nil), "12")
+	in := p.invitation(nil)
+	in.State = append(in.State, jsontext.Value(`{"type":"m.room.name","state_key":"","sender":"@charlie:elsewhere.example","content":{"name":"Away"}}`))
+	_, err := p.e.ReceiveInvite(t.Context(), in)
+	p.must(err)
+	m, state := p.outside(in.Room)
+	if m != store.Invite || len(state) != 3 || state[1]["type"] != event.TypeName {
+		t.Errorf("%v %v", m, state)
+	}
+}
+
+// A server that is wrong about a room's version, or lies about it, must not keep out whoever is
+// invited afterwards, nor make unreadable who was before.
+func TestAnInviteOfAnotherVersionKeepsNobodyOut(t *testing.T) {
+	for _, wrong := range []string{"1", "10"} {
+		t.Run("version "+wrong, func(t *testing.T) {
+			s := storetest.Open(t, nil)
+			p := newPeer(t, s, "11")
+			other, _ := roomversion.Get(wrong)
+			lie := func(user id.User) {
+				t.Helper()
+				proto := event.Proto{Room: "!away:elsewhere.example", Type: event.TypeMember, StateKey: (*string)(&user), Sender: remoteBob, OriginServerTS: 1, Depth: 2,
+					Content: jsontext.Value(`{"membership":"invite"}`), AuthEvents: []event.Ref{{ID: "$auth:elsewhere.example"}}}
+				if other.EventID == roomversion.EventIDField {
+					proto.EventID = id.Event("$" + user[1:])
+				}
+				lie, err := event.Build(other, proto, elsewhere, "ed25519:1", p.key)
+				p.must(err)
+				_, err = p.e.ReceiveInvite(t.Context(), room.Invitation{HandIn: room.HandIn{Origin: elsewhere, Room: lie.Room, Event: lie.ID, Raw: lie.JSON}, Version: wrong})
+				p.must(err)
+			}
+			in := p.invitation(nil)
+			lie(alice)
+			_, err := p.e.ReceiveInvite(t.Context(), in)
+			p.must(err)
+			lie(bob)
+			if m, state := p.outside(in.Room); m != store.Invite || len(state) != 2 {
+				t.Errorf("%v %v", m, state)
+			}
+			restarted := newPeer(t, s, "11") // has no event in memory
+			p.must(s.View(t.Context(), func(tx *store.Tx) error {
+				nid, _, err := tx.Rooms.Find(in.Room)
+				p.must(err)
+				for _, user := range []id.User{alice, bob} {
+					who, _, err := tx.IDs.FindUser(user)
+					p.must(err)
+					m, _, err := tx.Members.Get(nid, who)
+					p.must(err)
+					events, err := restarted.e.Events(tx, []store.EventNID{m.Event})
+					if err != nil || events[0].PDU.Version.ID != map[id.User]string{alice: "11", bob: wrong}[user] {
+						t.Errorf("the invite of %s: %v %v", user, events, err)
+					}
+				}
+				return nil
+			}))
+			key := string(alice)
+			end, err := event.Build(p.v, event.Proto{Room: in.Room, Type: event.TypeMember, StateKey: &key, Sender: remoteCharlie, OriginServerTS: 3, Depth: 3,
+				Content: jsontext.Value(`{"membership":"leave"}`), AuthEvents: []event.Ref{p.events[in.Event].Ref()}}, elsewhere, "ed25519:1", p.key)
+			p.must(err)
+			for _, err := range p.e.Receive(t.Context(), elsewhere, in.Room, []jsontext.Value{end.JSON}) {
+				p.must(err)
+			}
+			if m, _ := p.outside(in.Room); m != store.Leave {
+				t.Errorf("the invite was taken back: %v", m)
+			}
+		})
+	}
+}
+
 // spec: client-server-api#invite-permission
 func TestWhoTakesNoInvites(t *testing.T) {
 	p := newPeer(t, storetest.Open(t, nil), "11")

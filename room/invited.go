@@ -115,9 +115,9 @@ func (e *Engine) mayBeInvited(ctx context.Context, user id.User) error {
 }
 
 // checkOutsideState reads the state that goes with an invite or a knock, and returns it
-// as stripped state. Room versions with the create event's hash as room id ask for
-// whole events, so that the create event proves itself; of others, what is malformed
-// is left out: it must not reach a client.
+// as stripped state. What is malformed is left out: it must not reach a client. Of room
+// versions with the create event's hash as room id, the create event must be there as a
+// whole and prove itself.
 // spec: server-server-api#inviting-to-a-room
 // msc: 4311
 func (e *Engine) checkOutsideState(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value) ([]jsontext.Value, error) {
@@ -146,8 +146,10 @@ func (e *Engine) checkOutsideState(ctx context.Context, v *roomversion.Version, 
 	return stripped, nil
 }
 
-// parseOutsideState reads the entries, each as a whole event or as stripped state.
-// Where only whole events are allowed, anything else is an error.
+// parseOutsideState reads the entries, each as a whole event or as stripped state. The
+// specification wants whole events only for rooms whose id is the hash of their create event,
+// but Synapse (up to 1.157) sends that one whole and the others stripped. They are names and pictures that
+// nobody could verify anyway, so only a whole event which is wrong is an error there.
 func parseOutsideState(v *roomversion.Version, room id.Room, raws []jsontext.Value) (whole []*event.PDU, stripped []jsontext.Value, err error) {
 	seen := map[event.StateTuple]bool{}
 	for _, raw := range raws {
@@ -158,7 +160,7 @@ func parseOutsideState(v *roomversion.Version, room id.Room, raws []jsontext.Val
 		if err == nil && !p.CheckContentHash() {
 			p, err = p.Redacted()
 		}
-		if err != nil && v.RoomIDIsCreateEventID {
+		if err != nil && v.RoomIDIsCreateEventID && p != nil {
 			return nil, nil, errcode.InvalidParam("the room's state has an entry that is not valid: %s", err)
 		}
 		tuple, entry := event.StateTuple{}, jsontext.Value(nil)
@@ -223,7 +225,7 @@ func (e *Engine) keepInvite(ctx context.Context, p *event.PDU, state []jsontext.
 		return err
 	}
 	switch {
-	case ok && h.Version != p.Version:
+	case ok && h.StateVersion != 0 && h.Version != p.Version:
 		return errcode.InvalidParam("the room has version %s, not %s", h.Version.ID, p.Version.ID)
 	case ok && len(h.Locals) > 0:
 		return nil
@@ -273,10 +275,10 @@ func (e *Engine) insertOutside(tx *store.Tx, p *event.PDU, nid store.EventNID, s
 			return err // the same event once more
 		}
 		nid = known
-	} else if err := tx.Events.Insert(store.Event{
+	} else if err := tx.Events.InsertOutside(store.Event{
 		NID: nid, Room: room, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: true,
-		Depth: p.Depth, TS: p.OriginServerTS, Flags: store.Outlier | store.Outside, JSON: p.JSON,
-	}); err != nil {
+		Depth: p.Depth, TS: p.OriginServerTS, JSON: p.JSON,
+	}, p.Version.ID); err != nil {
 		return err
 	}
 	pos := tx.NextPosition()
@@ -306,11 +308,17 @@ func strippedArray(state []jsontext.Value, p *event.PDU) []byte {
 // Whoever does must name the very event, which those outside the room cannot know, and an
 // invite is ended by nobody but who invited.
 func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.Room, raw jsontext.Value) (id.Event, error) {
-	v, ok, err := e.RoomVersion(ctx, room)
-	if err != nil || !ok {
+	var who struct {
+		User id.User `json:"state_key"`
+	}
+	if err := json.Unmarshal(raw, &who); err != nil {
+		return "", errcode.BadJSON("the event is no membership: %s", err)
+	}
+	current, err := e.outsider(ctx, room, who.User)
+	if err != nil || current == nil {
 		return "", err
 	}
-	p, err := event.Parse(v, raw)
+	p, err := event.Parse(current.event.Version, raw)
 	if err != nil {
 		return "", err
 	}
@@ -319,11 +327,7 @@ func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.R
 		p.Sender.Server() != origin || p.Membership() != event.MembershipLeave && p.Membership() != event.MembershipBan {
 		return p.ID, refused
 	}
-	current, err := e.outsider(ctx, room, id.User(*p.StateKey))
-	if err != nil {
-		return p.ID, err
-	}
-	if current == nil || !slices.Contains(p.AuthEvents, current.event.ID) ||
+	if !slices.Contains(p.AuthEvents, current.event.ID) ||
 		current.membership != store.Knock && (current.membership != store.Invite || current.event.Sender != p.Sender) {
 		return p.ID, refused
 	}

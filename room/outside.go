@@ -147,7 +147,7 @@ func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
 		}
 		draft = w.entries[0].event.PDU
 		err := e.store.View(ctx, func(tx *store.Tx) (err error) {
-			outside, err = e.outsideState(tx, w.base)
+			outside, err = e.outsideState(tx, w.base, c.Sender, c.Target)
 			return err
 		})
 		if err != nil {

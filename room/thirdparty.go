@@ -65,7 +65,11 @@ func (e *Engine) ExchangeThirdPartyInvite(ctx context.Context, origin id.Server,
 	if t.Sender.Server() != e.options.Server {
 		return errcode.InvalidParam("%s is not a user of this server", t.Sender)
 	}
-	if _, err := e.admit(ctx, origin, t.Room); err != nil {
+	h, err := e.admit(ctx, origin, t.Room)
+	if err != nil {
+		return err
+	}
+	if t, err = e.named(ctx, h, t); err != nil {
 		return err
 	}
 	c, err := t.change()
@@ -85,11 +89,17 @@ func (e *Engine) RedeemThirdPartyInvite(ctx context.Context, t ThirdPartyInvite)
 	if err := e.mayBeInvited(ctx, t.Target); err != nil {
 		return err
 	}
-	c, err := t.change()
+	h, here, err := e.Head(ctx, t.Room)
 	if err != nil {
 		return err
 	}
-	here, err := e.isResident(ctx, t.Room)
+	here = here && len(h.Locals) > 0
+	if here {
+		if t, err = e.named(ctx, h, t); err != nil {
+			return err
+		}
+	}
+	c, err := t.change()
 	if err != nil {
 		return err
 	}
@@ -107,6 +117,22 @@ func (e *Engine) RedeemThirdPartyInvite(ctx context.Context, t ThirdPartyInvite)
 	members = event.AppendStringMember(members, "state_key", t.Target)
 	members = event.AppendStringMember(members, "type", event.TypeMember)
 	return e.options.Network.ExchangeThirdPartyInvite(ctx, t.Sender.Server(), t.Room, braced(members))
+}
+
+// named is the invite with the name under which the room shows the address: an identity server
+// does not tell it, so that other servers cannot.
+func (e *Engine) named(ctx context.Context, h *Head, t ThirdPartyInvite) (ThirdPartyInvite, error) {
+	if t.DisplayName != "" {
+		return t, nil
+	}
+	err := e.store.View(ctx, func(tx *store.Tx) error {
+		ev, ok, err := e.StateEvent(tx, h, event.StateTuple{Type: event.TypeThirdPartyInvite, Key: t.Signed.Token})
+		if ok {
+			t.DisplayName = ev.PDU.ContentString("display_name")
+		}
+		return err
+	})
+	return t, err
 }
 
 // thirdParty is what the content has as third_party_invite.

@@ -64,10 +64,13 @@ const (
 	insertEvent  = `INSERT INTO events (event_nid, room_nid, position, event_key, sender_nid, type_nid, skey, depth, origin_server_ts, state_before, flags, txn, body, current_state)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
 	// An event that was known beside the timeline takes its place in it.
-	placeEvent  = `UPDATE events SET position = $2, state_before = $3, flags = $4, current_state = $5 WHERE event_nid = $1`
-	redactEvent = `UPDATE events SET body = $2, redacted_by = $3 WHERE event_nid = $1`
-	knowEvent   = `SELECT event_nid, room_nid, COALESCE(skey, -1), flags FROM events WHERE event_key = $1`
-	loadEvents  = `SELECT ` + eventColumns + ` FROM events WHERE event_nid IN (
+	placeEvent           = `UPDATE events SET position = $2, state_before = $3, flags = $4, current_state = $5 WHERE event_nid = $1`
+	redactEvent          = `UPDATE events SET body = $2, redacted_by = $3 WHERE event_nid = $1`
+	insertOutsideVersion = `INSERT INTO outside_versions (event_nid, room_version) VALUES ($1, $2)`
+	getOutsideVersion    = `SELECT room_version FROM outside_versions WHERE event_nid = $1`
+
+	knowEvent  = `SELECT event_nid, room_nid, COALESCE(skey, -1), flags FROM events WHERE event_key = $1`
+	loadEvents = `SELECT ` + eventColumns + ` FROM events WHERE event_nid IN (
 		SELECT value FROM json_each($1) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($1::json) -- only: postgres
 		)`
@@ -218,6 +221,23 @@ func (t Events) Know(e id.Event) (Known, bool, error) {
 		k.IsState = k.Key >= 0
 		return k, err
 	}, knowEvent, EventKey(e))
+}
+
+// InsertOutside inserts an event that has no place in the auth graph, with the room version
+// in the name of which it came: of a room that nobody here is in that is not sure.
+func (t Events) InsertOutside(e Event, version string) error {
+	e.Flags |= Outlier | Outside
+	if err := t.Insert(e); err != nil {
+		return err
+	}
+	_, err := t.tx.exec(insertOutsideVersion, e.NID, version)
+	return err
+}
+
+// OutsideVersion is the room version in the name of which an event came that has no place
+// in the auth graph.
+func (t Events) OutsideVersion(e EventNID) (version string, ok bool, err error) {
+	return one(t.tx, value[string], getOutsideVersion, e)
 }
 
 // Load reads several events, in no order; missing ones are left out.

@@ -53,7 +53,9 @@ const (
 	advanceRoom = `UPDATE rooms SET head = head + 1, state_version = $3, extremities = $4,
 		last_position = CASE WHEN last_position > $5 THEN last_position ELSE $5 END,
 		joined_members = $6, invited_members = $7 WHERE room_nid = $1 AND head = $2`
-	setVersion = `UPDATE rooms SET room_version = $2 WHERE room_nid = $1 AND state_version = 0`
+	deleteInside    = `DELETE FROM events WHERE room_nid = $1 AND flags / 8 % 2 = 0` // 8 is Outside
+	deleteAuthGraph = `DELETE FROM auth_graph WHERE room_nid = $1`
+	setVersion      = `UPDATE rooms SET room_version = $2 WHERE room_nid = $1 AND state_version = 0`
 	// Rooms that are listed: by this server, or in networks of application services as well.
 	inPublic   = ` FROM rooms WHERE joined_members > 0 AND is_public = 1`
 	inNetworks = ` FROM rooms WHERE joined_members > 0 AND ($1 = 1 AND is_public = 1 OR room_nid IN (
@@ -122,17 +124,18 @@ func (t Rooms) Insert(room id.Room, creator id.User, version string) (RoomNID, e
 }
 
 // Restart gives a room another version that nobody here was ever in, and forgets what
-// was told of it: invites in the name of the wrong version.
+// was told of it in the name of the wrong one. Invites and the like have versions of
+// their own.
 func (t Rooms) Restart(nid RoomNID, version string) error {
 	n, err := t.tx.exec(setVersion, nid, version)
 	if err == nil && n == 0 {
 		err = errors.New("a room with a state keeps its version")
 	}
-	for _, table := range []string{"events", "auth_graph", "room_members", "stripped_states"} {
+	for _, q := range []string{deleteInside, deleteAuthGraph} {
 		if err != nil {
 			return err
 		}
-		_, err = t.tx.exec(`DELETE FROM `+table+` WHERE room_nid = $1`, nid)
+		_, err = t.tx.exec(q, nid)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -599,5 +600,25 @@ func TestInvitesInAnothersNameUseUpNoLimit(t *testing.T) {
 		pdu := p.build(p.away, v, event.Proto{Room: "!busy:elsewhere.example", Type: event.TypeMember, StateKey: &user,
 			Sender: id.User(fmt.Sprintf("@bob%d:%s", i, p.away.Name())), Content: jsontext.Value(`{"membership":"invite"}`), OriginServerTS: 1, Depth: 1, PrevEvents: []event.Ref{{ID: "$p"}}})
 		p.mustAsk("PUT", "/_matrix/federation/v2/invite/!busy:elsewhere.example/"+escaped(pdu.ID), object{"room_version": "11", "event": jsontext.Value(pdu.JSON)})
+	}
+}
+
+// Clients show who invites by what goes with the invite.
+// spec: client-server-api#stripped-state
+func TestAnInviteTellsWhoInvites(t *testing.T) {
+	for _, version := range []string{"1", "11", "12"} {
+		t.Run("version "+version, func(t *testing.T) {
+			p := newPair(t)
+			p.alice.MustDo("PUT", "/_matrix/client/v3/profile/"+escaped(p.alice.User)+"/displayname", object{"displayname": "Alice of Here"})
+			name := p.createRoom(object{"preset": "private_chat", "room_version": version, "invite": []any{p.bob.User}})
+			sync := p.bob.MustDo("GET", "/_matrix/client/v3/sync", nil)
+			events := sync["rooms"].(object)["invite"].(object)[string(name)].(object)["invite_state"].(object)["events"].([]any)
+			if !slices.ContainsFunc(events, func(e any) bool {
+				ev := e.(object)
+				return ev["state_key"] == p.alice.User && ev["content"].(object)["displayname"] == "Alice of Here"
+			}) {
+				t.Errorf("%v", events)
+			}
+		})
 	}
 }

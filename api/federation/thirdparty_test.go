@@ -82,4 +82,8 @@ func TestAThirdPartyInviteIsExchanged(t *testing.T) {
 	if member["membership"] != "invite" {
 		t.Errorf("%v", member)
 	}
+	// Identity servers do not tell bob's server how the address is shown, so that it cannot tell ours.
+	if invite := member["third_party_invite"].(object); invite["display_name"] != "b..." {
+		t.Errorf("the invite is to %q", invite["display_name"])
+	}
 }

@@ -220,6 +220,46 @@ func TestRedactionsAndRelations(t *testing.T) {
 	})
 }
 
+// What goes with an invite or a knock is whole events in some versions, and stripped state in others.
+func TestInvitesAndKnocksOfAllVersions(t *testing.T) {
+	for i, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"} {
+		t.Run(version, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, here, there string) {
+				alice, bob := register(t, here, "alice"), register(t, there, "bob")
+				alice.must("PUT", p("/v3/profile/%s/displayname", alice.id), obj{"displayname": "Alice of Here"})
+				comes := func(room, membership string) {
+					bob.sits(room, membership)
+					state := bob.room(room).State
+					if name := state[[2]string{"m.room.name", ""}].Content["name"]; name != "quiet" {
+						t.Errorf("%s: bob sees the room as %v", membership, name)
+					}
+					if name := state[[2]string{"m.room.member", alice.id}].Content["displayname"]; membership == "invite" && name != "Alice of Here" {
+						t.Errorf("bob is invited by %v", name)
+					}
+				}
+				room := alice.create(obj{"preset": "private_chat", "name": "quiet", "room_version": version})
+				alice.act("invite", room, bob)
+				comes(room, "invite")
+				bob.join(room, alice.server())
+				alice.sees(room, bob, "join")
+				if i < 6 {
+					return // in version 7 came knocking
+				}
+				door := alice.create(obj{"preset": "private_chat", "name": "quiet", "room_version": version, "initial_state": []obj{
+					{"type": "m.room.join_rules", "content": obj{"join_rule": "knock"}},
+				}})
+				bob.must("POST", p("/v3/knock/%s?via=%s&server_name=%s", door, alice.server(), alice.server()), obj{})
+				comes(door, "knock")
+				alice.sees(door, bob, "knock")
+				alice.act("invite", door, bob)
+				comes(door, "invite")
+				bob.join(door, alice.server())
+				alice.sees(door, bob, "join")
+			})
+		})
+	}
+}
+
 func TestRoomVersions(t *testing.T) {
 	for _, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"} {
 		t.Run(version, func(t *testing.T) {
