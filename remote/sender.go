@@ -36,7 +36,8 @@ import (
 type Sender struct {
 	store   *store.Store
 	options SenderOptions
-	slots   chan struct{} // bounds the transactions under way
+	slots   chan struct{} // bounds the transactions under way to servers that answered the last time
+	trials  chan struct{} // and those to all others, which may well be waited for in vain
 	kick    chan struct{} // wakes tend
 
 	mu      sync.Mutex
@@ -46,6 +47,7 @@ type Sender struct {
 	spread  int64 // everything up to here was put into queues
 	noted   int64 // the same, as the store has it
 	active  map[store.ServerNID]*recipient
+	answers map[store.ServerNID]bool // those that took the last transaction they got
 	failing map[store.ServerNID]*outage
 	byName  map[id.Server]*outage
 	rows    map[store.ServerNID]bool // destinations that have a row
@@ -83,7 +85,7 @@ const (
 	deletedEvents = "federation sender events deleted" // up to where there are only EDUs in the store
 
 	spreadBatch = 200
-	maxSending  = 256 // transactions under way at once
+	maxSending  = 256 // transactions under way at once, of each kind
 	saveEvery   = 2 * time.Second
 	// maxSetMembers bounds the sets of destinations in memory, in servers of 24 bytes.
 	maxSetMembers = 100_000
@@ -127,7 +129,7 @@ func NewSender(s *store.Store, o SenderOptions) *Sender {
 	}
 	return &Sender{
 		store: s, options: o,
-		slots: make(chan struct{}, maxSending), kick: make(chan struct{}, 1),
+		slots: make(chan struct{}, maxSending), trials: make(chan struct{}, maxSending), kick: make(chan struct{}, 1),
 		lastEDU: time.Now().UnixNano(),
 	}
 }
@@ -183,6 +185,7 @@ func (s *Sender) begin(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.own = own
 	s.active, s.failing = map[store.ServerNID]*recipient{}, map[store.ServerNID]*outage{}
+	s.answers = map[store.ServerNID]bool{}
 	s.byName, s.rows = map[id.Server]*outage{}, map[store.ServerNID]bool{}
 	s.sets, s.members, s.early = map[int64]*destinationSet{}, 0, nil
 	err = s.store.View(ctx, func(tx *store.Tx) error {

@@ -81,18 +81,30 @@ func (d *recipient) position(spread int64) int64 {
 // other, until there is nothing more, it fails, or the context ends.
 func (s *Sender) serve(ctx context.Context, d *recipient) error {
 	for s.await(ctx, d) {
+		slots := s.slotsFor(d)
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
 		going, err := s.sendNext(ctx, d)
-		<-s.slots
+		<-slots
 		if err != nil || !going {
 			return err
 		}
 	}
 	return nil
+}
+
+// slotsFor is what bounds the transactions under way to such a destination: hundreds that
+// do not answer must not hold up those that do.
+func (s *Sender) slotsFor(d *recipient) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answers[d.nid] {
+		return s.slots
+	}
+	return s.trials
 }
 
 // await returns true when there is something to be sent. If there is nothing
@@ -190,6 +202,7 @@ func (s *Sender) accept(d *recipient, t *transaction) {
 		slog.Info("another server answers again", "server", d.name)
 	}
 	d.interval, d.failingTS, d.attempt = 0, 0, 0
+	s.answers[d.nid] = true
 	if d.limit > 0 {
 		if d.limit *= 2; d.limit > maxPDUs+maxEDUs {
 			d.limit = 0
@@ -216,6 +229,7 @@ func (s *Sender) fail(d *recipient, attempt int64, cause error) {
 		RetryIntervalMS: d.interval.Milliseconds(), RetryAfterTS: now.Add(pause).UnixMilli(), FailingSinceTS: d.failingTS,
 	}}
 	delete(s.active, d.nid)
+	delete(s.answers, d.nid)
 	s.failing[d.nid], s.byName[d.name] = o, o
 	s.changed = true
 	s.poke()

@@ -620,6 +620,43 @@ func TestASlowServerGetsEverythingAndHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// Hundreds of servers that take a connection and say nothing are what a large room is full of.
+func TestServersThatHangHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t)
+		defer f.close()
+		hanging := make([]id.Server, 400)
+		for i := range hanging {
+			hanging[i] = id.Server(fmt.Sprintf("hangs%d.example", i))
+		}
+		f.join("large", append(hanging, hs1)...)
+		f.join("small", hs1)
+		f.setDuring(func(ctx context.Context, to id.Server) {
+			if to != hs1 {
+				pause := time.NewTimer(30 * time.Second)
+				defer pause.Stop()
+				select {
+				case <-pause.C:
+				case <-ctx.Done():
+				}
+				f.setDown(to, errDown)
+			}
+		})
+		f.say("small", "first")
+		f.expect(hs1, "first")
+		f.say("large", "to all")
+		time.Sleep(time.Second)
+		f.expect(hs1, "to all")
+		for i := range 120 { // they are tried again after 10 seconds, 20, 40 …
+			f.say("small", fmt.Sprint(i))
+			time.Sleep(time.Second)
+			if got := f.received(hs1); len(got) != 1 {
+				t.Fatalf("message %d: %q came within a second", i, got)
+			}
+		}
+	})
+}
+
 func TestAServerFarBehindGetsTheNewestEventsOfItsRooms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFederation(t)
