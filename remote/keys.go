@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
@@ -30,7 +31,7 @@ type Keys struct {
 	store   *store.Store
 	own     keySet
 	sets    *otter.Cache[id.Server, keySet]
-	limits  *otter.Cache[id.Server, *rate.Limiter]
+	limits  *otter.Cache[fetched, *rate.Limiter]
 	fetches [2]*semaphore.Weighted // at a time, for us and for strangers
 }
 
@@ -42,6 +43,12 @@ const (
 	forCaller         // who says that it sent a request: it is tried even if it seems down
 	forNotary         // somebody asks this server as a notary
 )
+
+// fetched is whose keys are fetched, and from where.
+type fetched struct {
+	server id.Server
+	notary bool
+}
 
 // keySet is what is known of a server's keys. It is never changed.
 type keySet map[id.Key]verifyKey
@@ -64,7 +71,7 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		client: c, store: s,
 		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
 		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumSize: cachedServers}),
-		limits:  otter.Must(&otter.Options[id.Server, *rate.Limiter]{MaximumSize: cachedServers}),
+		limits:  otter.Must(&otter.Options[fetched, *rate.Limiter]{MaximumSize: cachedServers}),
 		fetches: [2]*semaphore.Weighted{semaphore.NewWeighted(maxFetches), semaphore.NewWeighted(maxStrangeFetches)},
 	}
 	for _, old := range c.options.OldKeys {
@@ -129,7 +136,7 @@ func readKeys(tx *store.Tx, server id.Server) (keySet, error) {
 
 var errFetchedLately = errors.New("the keys have been fetched too often lately")
 
-// refresh fetches the keys of a server, from itself or from a notary.
+// refresh fetches the keys of a server from itself.
 func (k *Keys) refresh(ctx context.Context, server id.Server, why purpose) error {
 	if !k.client.permits(server) {
 		return fmt.Errorf("this server does not federate with %s", server)
@@ -141,10 +148,7 @@ func (k *Keys) refresh(ctx context.Context, server id.Server, why purpose) error
 }
 
 func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) error {
-	limiter, _ := k.limits.ComputeIfAbsent(server, func() (*rate.Limiter, bool) {
-		return rate.NewLimiter(rate.Every(fetchEvery), fetchBurst), false
-	})
-	if !limiter.Allow() {
+	if !k.mayFetch(server, false) {
 		return errFetchedLately
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*keyTime)
@@ -154,13 +158,16 @@ func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) 
 		return err
 	}
 	defer slots.Release(1)
-	err := k.fetch(ctx, server, why == forCaller)
-	// Notaries are not asked about each other: that could go round in circles.
-	isNotary := slices.ContainsFunc(k.client.options.KeyServers, func(n KeyServer) bool { return n.Name == server })
-	if err != nil && !isNotary && len(k.client.options.KeyServers) > 0 && k.askNotaries(ctx, []id.Server{server}) == nil {
-		return nil
-	}
-	return err
+	return k.fetch(ctx, server, why == forCaller)
+}
+
+// mayFetch counts that the keys of a server are fetched, from itself or from a
+// notary; false: that was done too often lately.
+func (k *Keys) mayFetch(server id.Server, notary bool) bool {
+	limiter, _ := k.limits.ComputeIfAbsent(fetched{server, notary}, func() (*rate.Limiter, bool) {
+		return rate.NewLimiter(rate.Every(fetchEvery), fetchBurst), false
+	})
+	return limiter.Allow()
 }
 
 // fetch asks a server for its own keys.
@@ -189,7 +196,8 @@ func (k *Keys) fetch(ctx context.Context, server id.Server, insist bool) error {
 
 // keep saves what a document tells. Keys that the server no longer publishes
 // stay, for events that were signed with them. direct: the server itself sent
-// it; a notary may know something older, and replaces no key by another.
+// it; a notary may know something older, and replaces no key by another, nor makes
+// one count again that is out of use.
 func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
 	var set keySet
 	err := k.store.Update(ctx, func(tx *store.Tx) error {
@@ -211,6 +219,11 @@ func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
 				return err
 			}
 		}
+		if !direct {
+			if newer, err := hasNewer(tx, doc); newer || err != nil {
+				return err
+			}
+		}
 		return tx.ServerKeys.SetDocument(doc.server, doc.validUntil, doc.json)
 	})
 	if err != nil {
@@ -220,13 +233,24 @@ func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
 	return nil
 }
 
+// hasNewer says whether there is a document already that is valid for longer.
+func hasNewer(tx *store.Tx, doc *keyDocument) (bool, error) {
+	kept, ok, err := tx.ServerKeys.FindDocument(doc.server)
+	if err != nil || !ok {
+		return false, err
+	}
+	var p publishedKeys
+	return json.Unmarshal(kept, &p) == nil && p.ValidUntil > doc.validUntil, nil
+}
+
 // merge is what is known of a server's keys after one more document. Of too many
 // those stay that were valid last.
 func merge(known keySet, doc *keyDocument, direct bool) keySet {
 	set := maps.Clone(known)
 	for keyID, key := range doc.keys {
 		old, ok := known[keyID]
-		if direct || !ok || key.public.Equal(old.public) && key.validUntil >= old.validUntil {
+		newer := key.public.Equal(old.public) && key.validUntil >= old.validUntil && (old.expired == 0 || key.expired != 0)
+		if direct || !ok || newer {
 			set[keyID] = key
 		}
 	}

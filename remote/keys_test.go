@@ -377,6 +377,88 @@ func TestNotaryIsAskedFirstForMany(t *testing.T) {
 	}
 }
 
+// stale serves a notary that only has what it was once told, and notes what it is asked.
+func (w *world) stale(documents ...[]byte) (notary *peer, asked *[]KeyQuery) {
+	notary, asked = w.client("notary.example"), &[]KeyQuery{}
+	w.serve("notary.example:8448", "notary.example", func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/_matrix/key/v2/query" {
+			notary.ServeHTTP(rw, r)
+			return
+		}
+		var req struct {
+			ServerKeys KeyQuery `json:"server_keys"`
+		}
+		if err := json.UnmarshalRead(r.Body, &req); err != nil {
+			panic(err)
+		}
+		*asked = append(*asked, req.ServerKeys)
+		answer := keyAnswer{Documents: []jsontext.Value{}}
+		for _, d := range documents {
+			signed, err := signing.Sign(d, id.Server("notary.example"), "ed25519:1", notary.key)
+			if err != nil {
+				panic(err)
+			}
+			answer.Documents = append(answer.Documents, signed)
+		}
+		if err := json.MarshalWrite(rw, answer); err != nil {
+			panic(err)
+		}
+	})
+	return notary, asked
+}
+
+// A notary that knows less than the servers themselves is not the last word, and is told
+// what is needed. spec: rooms/v5#signing-key-validity-period
+func TestNotaryWithOldKeysIsNotTheLastWord(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UnixMilli()
+	var events []*event.PDU
+	var old [][]byte
+	for i := range 5 {
+		name := id.Server(fmt.Sprintf("s%d.example", i))
+		a := w.peer(name)
+		old = append(old, document(t, name, map[id.Key]ed25519.PrivateKey{"ed25519:1": a.key}, nil, now-3_600_000, "ed25519:1"))
+		events = append(events, eventBy(t, "11", name, "ed25519:1", a.key, now))
+	}
+	_, asked := w.stale(old...)
+	b := w.client("b.example", func(o *Options) { o.KeyServers = []KeyServer{{Name: "notary.example"}} })
+	for i, err := range b.VerifyEvents(t.Context(), events) {
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if len(*asked) != 1 || (*asked)[0]["s0.example"]["ed25519:1"].MinimumValidUntil != now {
+		t.Errorf("the notary was asked %v", *asked)
+	}
+}
+
+// A server that was set up anew does not publish the keys that it had before.
+func TestNotaryKnowsKeysThatAreNoLongerPublished(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UnixMilli()
+	w.peer("a.example")
+	before := document(t, "a.example", map[id.Key]ed25519.PrivateKey{"ed25519:before": key(4)}, nil, now-3_600_000, "ed25519:before")
+	_, asked := w.stale(before)
+	b := w.client("b.example", func(o *Options) { o.KeyServers = []KeyServer{{Name: "notary.example"}} })
+	if errs := b.VerifyEvents(t.Context(), []*event.PDU{eventBy(t, "11", "a.example", "ed25519:before", key(4), now-7_200_000)}); errs[0] != nil {
+		t.Error(errs)
+	}
+	// For others it is the newest that is told.
+	delete(w.places, "a.example:8448")
+	b.http.Close()
+	docs, err := b.Keys.QueryKeys(t.Context(), KeyQuery{"a.example": {}})
+	if err != nil || len(docs) != 1 || !strings.Contains(string(docs[0]), `"ed25519:1":{"key"`) {
+		t.Errorf("%s %v", docs, err)
+	}
+	// Bad signatures do not make us ask again and again.
+	for range 50 {
+		b.VerifyEvents(t.Context(), []*event.PDU{eventBy(t, "11", "a.example", "ed25519:none", key(4), now)})
+	}
+	if len(*asked) > 10 {
+		t.Errorf("the notary was asked %d times", len(*asked))
+	}
+}
+
 func TestNotaryDoesNotReplaceKeys(t *testing.T) {
 	now := time.Now().UnixMilli()
 	known := keySet{"ed25519:1": {publicOf(key(1)), now, 0}, "ed25519:2": {publicOf(key(2)), now, 0}}
@@ -385,6 +467,11 @@ func TestNotaryDoesNotReplaceKeys(t *testing.T) {
 		"ed25519:2": {publicOf(key(2)), now + 1, 0}, // the same for longer
 		"ed25519:3": {publicOf(key(3)), now - 9, 0},
 	}}
+	// What a server says is out of use does not come back by a document from before.
+	revoked := keySet{"ed25519:2": {publicOf(key(2)), now, now - 5}}
+	if set := merge(revoked, doc, false); set["ed25519:2"].expired != now-5 {
+		t.Errorf("a revoked key is back: %+v", set["ed25519:2"])
+	}
 	for direct, want := range map[bool]ed25519.PrivateKey{true: key(5), false: key(1)} {
 		set := merge(known, doc, direct)
 		if len(set) != 3 || !set["ed25519:1"].public.Equal(publicOf(want)) || set["ed25519:2"].validUntil != now+1 {

@@ -2,9 +2,8 @@ package remote
 
 import (
 	"context"
-	"crypto/ed25519"
-	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -148,61 +147,69 @@ func (k *Keys) satisfies(doc []byte, want map[id.Key]KeyCriteria) bool {
 	return true
 }
 
-// askNotaries asks the key servers for keys of servers, until one has answered.
-// It succeeds if any key came.
-func (k *Keys) askNotaries(ctx context.Context, servers []id.Server) error {
-	var errs []error
-	for _, notary := range k.client.options.KeyServers {
-		err := k.askNotary(ctx, notary, servers)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
+// askNotaries asks the key servers, one after the other, for those keys that none of the
+// former knew, and says whether any came. Nobody is asked for the keys of a key server,
+// nor too often for those of one server.
+func (k *Keys) askNotaries(ctx context.Context, query KeyQuery) (some bool) {
+	notaries := k.client.options.KeyServers
+	if len(notaries) == 0 {
+		return false
 	}
-	return errors.Join(errs...)
+	for server := range query {
+		isNotary := slices.ContainsFunc(notaries, func(n KeyServer) bool { return n.Name == server })
+		if isNotary || !k.client.permits(server) || !k.mayFetch(server, true) {
+			delete(query, server)
+		}
+	}
+	for _, notary := range notaries {
+		if len(query) == 0 {
+			break
+		}
+		answered, err := k.askNotary(ctx, notary, query)
+		if err != nil {
+			slog.DebugContext(ctx, "a key server does not answer", "server", notary.Name, "error", err)
+		}
+		for _, server := range answered {
+			some = true
+			delete(query, server)
+		}
+	}
+	return some
 }
 
-func (k *Keys) askNotary(ctx context.Context, notary KeyServer, servers []id.Server) error {
-	kept := 0
-	for batch := range slices.Chunk(servers, batchSize) {
-		query := KeyQuery{}
+// askNotary asks a key server, and lists of whom it knew keys.
+func (k *Keys) askNotary(ctx context.Context, notary KeyServer, query KeyQuery) (answered []id.Server, err error) {
+	for batch := range slices.Chunk(slices.Sorted(maps.Keys(query)), batchSize) {
+		part := KeyQuery{}
 		for _, s := range batch {
-			if s != notary.Name {
-				query[s] = map[id.Key]KeyCriteria{}
-			}
+			part[s] = query[s]
 		}
-		if len(query) == 0 {
-			continue
-		}
-		body, err := json.Marshal(map[string]KeyQuery{"server_keys": query})
+		body, err := json.Marshal(map[string]KeyQuery{"server_keys": part})
 		if err != nil {
-			return err
+			return answered, err
 		}
 		var answer keyAnswer
 		err = k.client.ask(ctx, notary.Name, request{
 			method: http.MethodPost, path: "/_matrix/key/v2/query", body: body, limit: maxEvents, within: 2 * keyTime, open: true,
 		}, &answer)
 		if err != nil {
-			return err
+			return answered, err
 		}
-		kept += k.keepAttested(ctx, notary, query, answer.Documents)
+		answered = append(answered, k.keepAttested(ctx, notary, part, answer.Documents)...)
 	}
-	if kept == 0 {
-		return fmt.Errorf("%s knows none of the keys", notary.Name)
-	}
-	return nil
+	return answered, nil
 }
 
 // keepAttested keeps those documents of an answer that were asked for and are
-// signed by the notary.
-func (k *Keys) keepAttested(ctx context.Context, notary KeyServer, asked KeyQuery, documents []jsontext.Value) (kept int) {
+// signed by the notary, and lists whose they are.
+func (k *Keys) keepAttested(ctx context.Context, notary KeyServer, asked KeyQuery, documents []jsontext.Value) (kept []id.Server) {
 	for _, raw := range documents {
 		doc, err := parseKeyDocument(raw, k.client.now())
 		if err != nil || asked[doc.server] == nil {
 			continue
 		}
 		if k.checkNotary(ctx, notary, doc.json) == nil && k.keep(ctx, doc, false) == nil {
-			kept++
+			kept = append(kept, doc.server)
 		}
 	}
 	return kept
@@ -224,20 +231,4 @@ func (k *Keys) checkNotary(ctx context.Context, notary KeyServer, doc []byte) er
 		}
 	}
 	return fmt.Errorf("signature of %s: %w", notary.Name, signing.ErrMissing)
-}
-
-// unchanged lists the servers of whose keys nothing more is known than before.
-func (k *Keys) unchanged(ctx context.Context, servers []id.Server, before map[id.Server]keySet) (same []id.Server) {
-	after, err := k.known(ctx, servers)
-	if err != nil {
-		return servers
-	}
-	for _, s := range servers {
-		if maps.EqualFunc(before[s], after[s], func(a, b verifyKey) bool {
-			return a.validUntil == b.validUntil && a.expired == b.expired && ed25519.PublicKey.Equal(a.public, b.public)
-		}) {
-			same = append(same, s)
-		}
-	}
-	return same
 }

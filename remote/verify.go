@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -63,40 +65,109 @@ func (c *check) run(set keySet) error {
 // verifyAll runs checks with the keys that are known, and those that fail once
 // more with keys fetched anew: a server may have made itself other keys. The
 // error of each is nil if it is good.
+//
+// Servers are asked for their own keys, and notaries for those that are still
+// wanted then: of servers that are gone, or do not publish them any more. Where
+// many servers are to be asked, notaries come first: that is one request instead
+// of one for each.
 func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []error {
 	errs := make([]error, len(checks))
 	todo := make([]int, len(checks))
 	for i := range checks {
 		todo[i] = i
 	}
-	sets, err := k.known(ctx, serversOf(checks, todo))
+	todo, err := k.runKnown(ctx, checks, todo, errs)
 	if err != nil {
 		for i := range errs {
 			errs[i] = err
 		}
 		return errs
 	}
-	runAll(checks, todo, sets, errs)
-	todo = todo[:0]
-	for i, err := range errs {
-		if err != nil && len(checks[i].keys) > 0 && checks[i].server != k.client.options.Server {
-			todo = append(todo, i)
+	todo = slices.DeleteFunc(todo, func(i int) bool {
+		return len(checks[i].keys) == 0 || checks[i].server == k.client.options.Server
+	})
+	notariesFirst := len(k.client.options.KeyServers) > 0 && len(serversOf(checks, todo)) >= manyServers
+	if notariesFirst {
+		k.askNotaries(ctx, wanted(checks, todo, k.client.now()))
+		if todo, err = k.runKnown(ctx, checks, todo, errs); err != nil {
+			return errs
 		}
 	}
 	if len(todo) == 0 {
 		return errs
 	}
 	failures := k.refreshAll(ctx, serversOf(checks, todo), why)
-	if sets, err = k.known(ctx, serversOf(checks, todo)); err != nil {
+	if todo, err = k.runKnown(ctx, checks, todo, errs); err != nil {
 		return errs
 	}
-	runAll(checks, todo, sets, errs)
+	if !notariesFirst {
+		unknown := slices.DeleteFunc(slices.Clone(todo), func(i int) bool {
+			failure := failures[checks[i].server]
+			// What a server uses now, nobody knows better than it does.
+			return !errors.Is(errs[i], errNoKey) || errors.Is(failure, errFetchedLately) || checks[i].current && failure == nil
+		})
+		if k.askNotaries(ctx, wanted(checks, unknown, k.client.now())) {
+			if todo, err = k.runKnown(ctx, checks, todo, errs); err != nil {
+				return errs
+			}
+		}
+	}
 	for _, i := range todo {
-		if failure := failures[checks[i].server]; errs[i] != nil && failure != nil {
+		if failure := failures[checks[i].server]; failure != nil {
 			errs[i] = fmt.Errorf("%w (fetching keys: %v)", errs[i], failure)
 		}
 	}
 	return errs
+}
+
+// manyServers is from how many servers on notaries are asked first.
+const manyServers = 4
+
+// runKnown runs some of the checks with the keys that are known now, and lists those that fail.
+func (k *Keys) runKnown(ctx context.Context, checks []check, which []int, errs []error) (failed []int, err error) {
+	if len(which) == 0 {
+		return nil, nil
+	}
+	sets, err := k.known(ctx, serversOf(checks, which))
+	if err != nil {
+		return nil, err
+	}
+	runAll(checks, which, sets, errs)
+	for _, i := range which {
+		if errs[i] != nil {
+			failed = append(failed, i)
+		}
+	}
+	return failed, nil
+}
+
+// maxWanted bounds the keys of one server that a notary is asked for.
+const maxWanted = 20
+
+// wanted is what a notary is asked so that some of the checks succeed: it may have to
+// ask the server anew for that.
+// spec: rooms/v5#signing-key-validity-period
+func wanted(checks []check, which []int, now time.Time) KeyQuery {
+	query := KeyQuery{}
+	for _, i := range which {
+		c := &checks[i]
+		keys := query[c.server]
+		if keys == nil {
+			keys = map[id.Key]KeyCriteria{}
+			query[c.server] = keys
+		}
+		for _, keyID := range c.keys {
+			want, there := keys[keyID]
+			if !there && len(keys) == maxWanted {
+				break
+			}
+			if c.strict { // nothing is valid for longer than that
+				want.MinimumValidUntil = max(want.MinimumValidUntil, min(c.ts, now.Add(maxValidity).UnixMilli()))
+			}
+			keys[keyID] = want
+		}
+	}
+	return query
 }
 
 // serversOf lists whose keys some of the checks need, each once.
@@ -133,16 +204,9 @@ func runAll(checks []check, which []int, sets map[id.Server]keySet, errs []error
 	wg.Wait()
 }
 
-// refreshAll fetches the keys of servers side by side. Where there are many,
-// notaries are asked first: that is one request instead of one for each.
+// refreshAll fetches the keys of servers side by side.
 func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, why purpose) map[id.Server]error {
 	failures := map[id.Server]error{}
-	if len(servers) >= manyServers && len(k.client.options.KeyServers) > 0 {
-		before, err := k.known(ctx, servers)
-		if err == nil && k.askNotaries(ctx, servers) == nil {
-			servers = k.unchanged(ctx, servers, before)
-		}
-	}
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(maxFetches)
@@ -159,9 +223,6 @@ func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, why purpose)
 	_ = group.Wait() // errors are in failures
 	return failures
 }
-
-// manyServers is from how many servers on notaries are asked first.
-const manyServers = 4
 
 // VerifyEvents checks the signatures of events. See room.Network.
 func (c *Client) VerifyEvents(ctx context.Context, events []*event.PDU) []error {
