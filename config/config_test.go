@@ -227,6 +227,17 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 			if strings.Contains(text, "|") {
 				t.Errorf("%s breaks the table", o.Key)
 			}
+	// A file may have several: the first signs.
+	a, b := "ed25519 a_1 "+strings.Repeat("A", 43)+"\n", "ed25519 b_2 "+strings.Repeat("B", 42)+"A\n"
+	p = folder(t, "k", "# mine\n"+a+"\n"+b) + "/k"
+	if k, err := LoadSigningKey(p); err != nil || k.ID != "ed25519:a_1" || len(k.Further) != 1 || k.Further["ed25519:b_2"] == nil {
+		t.Errorf("%v %v %v", k.ID, k.Further, err)
+	}
+	for _, bad := range []string{a + "ed25519 b_2 AAAA", a + "rubbish", a + a} {
+		if _, err := LoadSigningKey(folder(t, "k", bad) + "/k"); err == nil {
+			t.Errorf("%q is taken for keys", bad)
+		}
+	}
 		}
 	}
 	if text, ok := Describe("max_upload_size"); !ok || !strings.Contains(text, "50M") {

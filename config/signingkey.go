@@ -18,9 +18,12 @@ import (
 type SigningKey struct {
 	ID      id.Key
 	Private ed25519.PrivateKey
+	// Further are the other keys of the file, which sign nothing but are published:
+	// what they signed, or will sign when they are the first, is this server's too.
+	Further map[id.Key]ed25519.PrivateKey
 }
 
-// LoadSigningKey reads a key in Synapse's format, "ed25519 VERSION SEED" with
+// LoadSigningKey reads keys in Synapse's format, each a line "ed25519 VERSION SEED" with
 // the seed in unpadded base64, and makes one when the file is missing.
 func LoadSigningKey(path string) (SigningKey, error) {
 	return loadKey(path, "a_"+rand.Text()[:4])
@@ -51,36 +54,46 @@ func loadKey(path, version string) (SigningKey, error) {
 	if err != nil {
 		return SigningKey{}, fmt.Errorf("read signing key: %w", err)
 	}
+	key := SigningKey{Further: map[id.Key]ed25519.PrivateKey{}}
 	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		key, err := parseSigningKey(fields)
-		if err != nil {
+		keyID, private, err := parseSigningKey(fields)
+		switch {
+		case err != nil:
 			return SigningKey{}, fmt.Errorf("%s: %w", path, err)
+		case keyID == key.ID || key.Further[keyID] != nil:
+			return SigningKey{}, fmt.Errorf("%s: %s is there twice", path, keyID)
+		case key.ID == "":
+			key.ID, key.Private = keyID, private
+		default:
+			key.Further[keyID] = private
 		}
-		return key, nil
 	}
-	return SigningKey{}, fmt.Errorf("%s holds no signing key", path)
+	if key.ID == "" {
+		return SigningKey{}, fmt.Errorf("%s holds no signing key", path)
+	}
+	return key, nil
 }
 
-func parseSigningKey(fields []string) (SigningKey, error) {
+func parseSigningKey(fields []string) (id.Key, ed25519.PrivateKey, error) {
 	if len(fields) != 3 || fields[0] != "ed25519" {
-		return SigningKey{}, errors.New(`a signing key is written "ed25519 VERSION SEED"`)
+		return "", nil, errors.New(`a signing key is written "ed25519 VERSION SEED"`)
 	}
 	if strings.Trim(fields[1], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
-		return SigningKey{}, fmt.Errorf("the key's version %q may have only letters, digits and _", fields[1])
+		return "", nil, fmt.Errorf("the key's version %q may have only letters, digits and _", fields[1])
 	}
 	seed, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(fields[2], "="))
 	if err != nil || len(seed) != ed25519.SeedSize {
-		return SigningKey{}, errors.New("the seed is not 32 bytes in base64")
+		return "", nil, errors.New("the seed is not 32 bytes in base64")
 	}
 	private := ed25519.NewKeyFromSeed(seed)
 	if signing.PrivateKeyIsKnown(private.Public().(ed25519.PublicKey)) {
-		return SigningKey{}, errors.New("everybody knows this key (CVE-2026-24044), and other servers refuse it: move the file away, and a new one is made")
+		return "", nil, errors.New("everybody knows this key (CVE-2026-24044), and other servers refuse it: move the file away, and a new one is made")
 	}
-	return SigningKey{id.Key("ed25519:" + fields[1]), private}, nil
+	return id.Key("ed25519:" + fields[1]), private, nil
 }
 
 func makeSigningKey(path, version string) (SigningKey, error) {
@@ -100,5 +113,5 @@ func makeSigningKey(path, version string) (SigningKey, error) {
 	if err != nil {
 		return SigningKey{}, fmt.Errorf("make signing key: %w", err)
 	}
-	return SigningKey{id.Key("ed25519:" + version), ed25519.NewKeyFromSeed(seed)}, nil
+	return SigningKey{ID: id.Key("ed25519:" + version), Private: ed25519.NewKeyFromSeed(seed)}, nil
 }

@@ -74,6 +74,9 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		limits:  otter.Must(&otter.Options[fetched, *rate.Limiter]{MaximumSize: cachedServers}),
 		fetches: [2]*semaphore.Weighted{semaphore.NewWeighted(maxFetches), semaphore.NewWeighted(maxStrangeFetches)},
 	}
+	for keyID, further := range c.options.FurtherKeys {
+		k.own[keyID] = verifyKey{public: publicOf(further), validUntil: math.MaxInt64}
+	}
 	for _, old := range c.options.OldKeys {
 		k.own[old.ID] = verifyKey{public: old.Public, expired: old.Expired}
 	}

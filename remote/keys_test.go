@@ -216,6 +216,7 @@ func TestVerifyEvents(t *testing.T) {
 	oldKey := key(9)
 	a := w.peer("a.example", func(o *Options) {
 		o.OldKeys = []OldKey{{ID: "ed25519:old", Public: publicOf(oldKey), Expired: time.Now().Add(-time.Hour).UnixMilli()}}
+		o.FurtherKeys = map[id.Key]ed25519.PrivateKey{"ed25519:2": key(7)}
 	})
 	now := time.Now().UnixMilli()
 	late := time.Now().Add(30 * 24 * time.Hour).UnixMilli()
@@ -225,6 +226,7 @@ func TestVerifyEvents(t *testing.T) {
 		want error // nil: good
 	}{
 		{"good", eventBy(t, "11", "a.example", "ed25519:1", a.key, now), nil},
+		{"by a further key", eventBy(t, "11", "a.example", "ed25519:2", key(7), now), nil},
 		{"our own", eventBy(t, "11", "b.example", "ed25519:1", b.key, now), nil},
 		{"by another key of that name", eventBy(t, "11", "a.example", "ed25519:1", key(3), now), signing.ErrInvalid},
 		{"our own, by another key", eventBy(t, "11", "b.example", "ed25519:1", key(3), now), signing.ErrInvalid},

@@ -54,12 +54,20 @@ func (k *Keys) ServerKeys() (jsontext.Value, error) {
 		OldVerifyKeys: map[id.Key]publishedKey{},
 		ValidUntil:    k.client.now().Add(keysValidFor).UnixMilli(),
 	}
+	for keyID, further := range o.FurtherKeys {
+		doc.VerifyKeys[keyID] = publishedKey{Key: signing.EncodeBase64(publicOf(further))}
+	}
 	for _, old := range o.OldKeys {
 		doc.OldVerifyKeys[old.ID] = publishedKey{signing.EncodeBase64(old.Public), old.Expired}
 	}
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("write keys: %w", err)
+	}
+	for keyID, further := range o.FurtherKeys {
+		if b, err = signing.Sign(b, o.Server, keyID, further); err != nil {
+			return nil, err
+		}
 	}
 	return signing.Sign(b, o.Server, o.KeyID, o.Key)
 }

@@ -39,6 +39,8 @@ type Options struct {
 	KeyID   id.Key
 	Key     ed25519.PrivateKey
 	OldKeys []OldKey
+	// FurtherKeys are published like Key and sign nothing but that.
+	FurtherKeys map[id.Key]ed25519.PrivateKey
 
 	UserAgent string
 	// CAs are the authorities that certificates may come from; nil: the system's.

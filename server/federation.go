@@ -28,7 +28,7 @@ var tlsVersions = map[string]uint16{
 
 func remoteOptions(cfg *config.Config, key config.SigningKey, version string) (o remote.Options, err error) {
 	o = remote.Options{
-		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
+		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private, FurtherKeys: key.Further,
 		UserAgent:     "Hearth/" + version,
 		MinTLS:        tlsVersions[cfg.FederationMinimumTLS],
 		Rules:         outgoing.Rules{Deny: prefixes(cfg.IPRangeDeny), Allow: prefixes(cfg.IPRangeAllow)},
@@ -51,6 +51,12 @@ func remoteOptions(cfg *config.Config, key config.SigningKey, version string) (o
 		public, err := publicKey(id.Key(name), old.Key)
 		if err != nil {
 			return o, fmt.Errorf("old_signing_keys: %w", err)
+		}
+		if _, further := key.Further[id.Key(name)]; further || id.Key(name) == key.ID {
+			return o, fmt.Errorf("old_signing_keys: %s is in signing_key_path, so it is in use", name)
+		}
+		if old.Expired <= 0 { // others would take none of our keys then
+			return o, fmt.Errorf("old_signing_keys: %s has no expired_ts", name)
 		}
 		o.OldKeys = append(o.OldKeys, remote.OldKey{ID: id.Key(name), Public: public, Expired: int64(old.Expired)})
 	}

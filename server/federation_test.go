@@ -116,6 +116,8 @@ federation_custom_ca_list: [`+ca+`]
 		t.Errorf("TLS %x, authorities %v", o.MinTLS, o.CAs)
 	}
 	for yaml, want := range map[string]string{
+		`old_signing_keys: {"ed25519:a_1": {key: ` + public + `}}`:                         "old_signing_keys: ed25519:a_1 has no expired_ts",
+		`old_signing_keys: {"ed25519:now": {key: ` + public + `, expired_ts: 1}}`:          "old_signing_keys: ed25519:now is in signing_key_path",
 		`old_signing_keys: {"ed25519:a_1": {key: AAAA}}`:                                   "old_signing_keys: ed25519:a_1 is not an ed25519 key",
 		`old_signing_keys: {"rsa:a_1": {key: ` + public + `}}`:                             "old_signing_keys: rsa:a_1",
 		`trusted_key_servers: [{server_name: k.example, verify_keys: {"ed25519:1": "?"}}]`: "trusted_key_servers: k.example",
@@ -124,7 +126,7 @@ federation_custom_ca_list: [`+ca+`]
 	} {
 		c, err := federationOf(t, yaml)
 		if err == nil {
-			_, err = remoteOptions(c, config.SigningKey{}, "1")
+			_, err = remoteOptions(c, config.SigningKey{ID: "ed25519:now"}, "1")
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", yaml, err)
