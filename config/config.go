@@ -59,6 +59,7 @@ type Config struct {
 	DefaultRoomVersion string        `yaml:"default_room_version" default:"12" doc:"The version of new rooms."`
 	EncryptedByDefault string        `yaml:"encryption_enabled_by_default_for_room_type" default:"off" allowed:"off all invite" doc:"Which new rooms are encrypted even where the client does not ask for it."`
 	Presence           Presence      `yaml:"presence" doc:"Who is online."`
+	UsePresence        bool          `yaml:"use_presence" default:"true" doc:"The former name of presence.enabled: either switches it off."`
 	EnableSearch       bool          `yaml:"enable_search" default:"true" doc:"Let users search for words in unencrypted messages. What was sent while it is off is not found later."`
 	UserDirectory      UserDirectory `yaml:"user_directory" doc:"The search for people."`
 

@@ -87,6 +87,16 @@ rc_login:
 	}
 }
 
+// What is switched off by the name that it had before is off.
+func TestOldNameOfPresence(t *testing.T) {
+	for yaml, want := range map[string]bool{"": true, "use_presence: true": true, "use_presence: false": false, "presence: {enabled: false}": false} {
+		c, warnings, err := Load(folder(t, "a.yaml", "server_name: x\n"+yaml) + "/a.yaml")
+		if err != nil || len(warnings) > 0 || c.Presence.Enabled != want {
+			t.Errorf("%q: %v %v %v", yaml, c.Presence, warnings, err)
+		}
+	}
+}
+
 func TestUnknownKeysWarn(t *testing.T) {
 	dir := folder(t, "a.yaml", "server_name: x\nmax_upload_sise: 5M\nrc_login: {adress: {per_second: 1}}\nzzz: 1\n")
 	_, warnings, err := Load(dir + "/a.yaml")
@@ -118,6 +128,7 @@ func TestWrongValuesStopTheStart(t *testing.T) {
 		{"server_name: x\nenable_registration: true", `enable_registration: is on for anybody`},
 		{"server_name: x\ndefault_room_version: '99'", `there is no room version "99"`},
 		{"server_name: x\nblock_non_admin_invites: true", `block_non_admin_invites: is not supported yet`},
+		{"server_name: x\nsigning_key: ed25519 a_1 AAAA", `signing_key: is not supported yet`},
 		{"server_name: x\nfederation_domain_whitelist: ['a b']", `federation_domain_whitelist[0]: "a b" is not a server name`},
 		{"server_name: x\nfederation_verify_certificates: false", `federation_verify_certificates: cannot be switched off`},
 		{"server_name: x\npublic_baseurl: example.org", `public_baseurl`},
@@ -216,17 +227,6 @@ func TestSigningKey(t *testing.T) {
 	if k, err := LoadSigningKey(p); err != nil || k.ID != "ed25519:old" {
 		t.Error(k.ID, err)
 	}
-}
-
-func TestEveryOptionIsDescribed(t *testing.T) {
-	for _, o := range Options() {
-		if o.Doc == "" || o.Section == "" {
-			t.Errorf("%s lacks a text or a section", o.Key)
-		}
-		for _, text := range []string{o.Key, o.Doc} {
-			if strings.Contains(text, "|") {
-				t.Errorf("%s breaks the table", o.Key)
-			}
 	// A file may have several: the first signs.
 	a, b := "ed25519 a_1 "+strings.Repeat("A", 43)+"\n", "ed25519 b_2 "+strings.Repeat("B", 42)+"A\n"
 	p = folder(t, "k", "# mine\n"+a+"\n"+b) + "/k"
@@ -238,6 +238,17 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 			t.Errorf("%q is taken for keys", bad)
 		}
 	}
+}
+
+func TestEveryOptionIsDescribed(t *testing.T) {
+	for _, o := range Options() {
+		if o.Doc == "" || o.Section == "" {
+			t.Errorf("%s lacks a text or a section", o.Key)
+		}
+		for _, text := range []string{o.Key, o.Doc} {
+			if strings.Contains(text, "|") {
+				t.Errorf("%s breaks the table", o.Key)
+			}
 		}
 	}
 	if text, ok := Describe("max_upload_size"); !ok || !strings.Contains(text, "50M") {

@@ -150,6 +150,7 @@ func (c *Config) Complete() error {
 	if !c.FederationVerifyCertificates {
 		return errors.New("federation_verify_certificates: cannot be switched off: anybody on the way could read and change what servers say to each other; name your own authority in federation_custom_ca_list instead")
 	}
+	c.Presence.Enabled = c.Presence.Enabled && c.UsePresence
 	for i, uri := range c.TURNURIs {
 		if !strings.HasPrefix(uri, "turn:") && !strings.HasPrefix(uri, "turns:") && !strings.HasPrefix(uri, "stun:") && !strings.HasPrefix(uri, "stuns:") {
 			return fmt.Errorf("turn_uris[%d]: %q must start with turn:, turns:, stun: or stuns:", i, uri)

@@ -4,6 +4,7 @@ package config
 // that silently ignored one would be open where its owner believes it closed.
 // isOff values (false, empty) are let through.
 var refused = map[string]string{
+	"signing_key":                                     "the server would sign with another key than before; write it into the file of signing_key_path",
 	"modules":                                         "a module may be what keeps spam out",
 	"password_providers":                              "accounts would be checked differently",
 	"spam_checker":                                    "nothing would check for spam",
@@ -35,5 +36,5 @@ var ignored = map[string]bool{
 	"user_agent_suffix": true, "vapid_private_key": true, "web_client_location": true, "worker_app": true,
 	"worker_listeners": true, "worker_log_config": true, "worker_name": true,
 	"rc_federation.window_size": true, "rc_federation.sleep_limit": true, "rc_federation.sleep_delay": true,
-	"use_presence": true, "dynamic_thumbnails": true, "thumbnail_sizes": true,
+	"dynamic_thumbnails": true, "thumbnail_sizes": true,
 }
