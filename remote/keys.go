@@ -32,7 +32,7 @@ type Keys struct {
 	own     keySet
 	sets    *otter.Cache[id.Server, keySet]
 	limits  *otter.Cache[fetched, *rate.Limiter]
-	fetches [2]*semaphore.Weighted // at a time, for us and for strangers
+	fetches map[occasion]*semaphore.Weighted // at a time
 }
 
 // purpose is for whom keys are fetched.
@@ -43,6 +43,10 @@ const (
 	forCaller         // who says that it sent a request: it is tried even if it seems down
 	forNotary         // somebody asks this server as a notary
 )
+
+// occasion is what fetches of keys have places in common: strangers can name servers
+// that take connections and say nothing, which must keep out nobody who is known.
+type occasion struct{ known, ours bool }
 
 // fetched is whose keys are fetched, and from where.
 type fetched struct {
@@ -72,7 +76,11 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
 		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumSize: cachedServers}),
 		limits:  otter.Must(&otter.Options[fetched, *rate.Limiter]{MaximumSize: cachedServers}),
-		fetches: [2]*semaphore.Weighted{semaphore.NewWeighted(maxFetches), semaphore.NewWeighted(maxStrangeFetches)},
+		fetches: map[occasion]*semaphore.Weighted{},
+	}
+	for _, known := range []bool{false, true} {
+		k.fetches[occasion{known, true}] = semaphore.NewWeighted(maxFetches)
+		k.fetches[occasion{known, false}] = semaphore.NewWeighted(maxStrangeFetches)
 	}
 	for keyID, further := range c.options.FurtherKeys {
 		k.own[keyID] = verifyKey{public: publicOf(further), validUntil: math.MaxInt64}
@@ -156,7 +164,11 @@ func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*keyTime)
 	defer cancel()
-	slots := k.fetches[min(why, 1)]
+	sets, err := k.known(ctx, []id.Server{server})
+	if err != nil {
+		return err
+	}
+	slots := k.fetches[occasion{known: len(sets[server]) > 0, ours: why == forEvents}]
 	if err := slots.Acquire(ctx, 1); err != nil {
 		return err
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -143,6 +146,46 @@ func TestAuthenticateRequest(t *testing.T) {
 				t.Errorf("%v, not %d", err, test.status)
 			}
 		})
+	}
+}
+
+// Whoever names servers that take connections and say nothing, as many as he likes, keeps
+// out none of those that are known here.
+func TestStrangersKeepOutNobody(t *testing.T) {
+	w := newWorld(t)
+	end := make(chan struct{})
+	defer close(end)
+	hanging := make(chan struct{}, 1000)
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if strings.HasPrefix(address, "hangs") {
+			hanging <- struct{}{}
+			<-end
+			return nil, io.EOF
+		}
+		return w.dial(ctx, network, address)
+	}
+	a := w.peer("a.example")
+	b := w.client("b.example", func(o *Options) { o.Dial = dial })
+	get := func(origin id.Server) signed {
+		return signed{method: "GET", uri: "/x", origin: origin, destination: "b.example"}
+	}
+	if _, err := b.AuthenticateRequest(t.Context(), signedRequest(t, a, get("a.example"), ""), nil); err != nil {
+		t.Fatal(err)
+	}
+	strange, stop := context.WithCancel(t.Context())
+	defer stop()
+	for i := range 2 * maxStrangeFetches {
+		name := id.Server(fmt.Sprintf("hangs%d.example:1", i))
+		go func() { _, _ = b.AuthenticateRequest(strange, signedRequest(t, a, get(name), ""), nil) }()
+	}
+	for range maxStrangeFetches {
+		<-hanging
+	}
+	b.Keys.sets.Set("a.example", keySet{"ed25519:1": {public: publicOf(a.key), validUntil: 1}}) // out of date
+	ctx, cancel := context.WithTimeout(t.Context(), keyTime/2)
+	defer cancel()
+	if _, err := b.AuthenticateRequest(ctx, signedRequest(t, a, get("a.example"), ""), nil); err != nil {
+		t.Error(err)
 	}
 }
 
