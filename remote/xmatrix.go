@@ -63,7 +63,10 @@ func (c *Client) AuthenticateRequest(ctx context.Context, r *http.Request, body 
 		return nil
 	}
 	if err := c.Keys.verifyAll(ctx, []check{one}, forCaller)[0]; err != nil {
-		if !isVerdict(err) || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("authenticate %s: %w", origin, context.Cause(ctx))
+		}
+		if !isVerdict(err) {
 			return "", fmt.Errorf("authenticate %s: %w", origin, err)
 		}
 		// Why its keys could not be fetched would tell a stranger about this network.

@@ -149,6 +149,18 @@ func TestAuthenticateRequest(t *testing.T) {
 	}
 }
 
+// A caller that hangs up is no failure of this server.
+func TestCallerThatGoesAway(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.client("a.example"), w.peer("b.example")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := signedRequest(t, a, signed{method: "GET", uri: "/x", origin: "a.example", destination: "b.example"}, "")
+	if _, err := b.AuthenticateRequest(ctx, r, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // Whoever names servers that take connections and say nothing, as many as he likes, keeps
 // out none of those that are known here.
 func TestStrangersKeepOutNobody(t *testing.T) {
