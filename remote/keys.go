@@ -68,13 +68,15 @@ const (
 	maxFetches, maxStrangeFetches = 64, 32
 	// maxKeys bounds what is kept of a server that has ever new keys.
 	maxKeys = 500
+	// keysInMemory bounds the keys of all servers in memory, in bytes.
+	keysInMemory = 16 << 20
 )
 
 func newKeys(c *Client, s *store.Store) *Keys {
 	k := &Keys{
 		client: c, store: s,
 		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
-		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumSize: cachedServers}),
+		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumWeight: keysInMemory, Weigher: weight}),
 		limits:  otter.Must(&otter.Options[fetched, *rate.Limiter]{MaximumSize: cachedServers}),
 		fetches: map[occasion]*semaphore.Weighted{},
 	}
@@ -89,6 +91,15 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		k.own[old.ID] = verifyKey{public: old.Public, expired: old.Expired}
 	}
 	return k
+}
+
+// weight is about how many bytes the keys of a server take.
+func weight(server id.Server, set keySet) uint32 {
+	n := 200 + len(server)
+	for keyID := range set {
+		n += 120 + len(keyID)
+	}
+	return uint32(n)
 }
 
 func publicOf(key ed25519.PrivateKey) ed25519.PublicKey {

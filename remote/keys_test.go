@@ -490,6 +490,26 @@ func TestNotaryDoesNotReplaceKeys(t *testing.T) {
 	}
 }
 
+// A hostile server has any number of names, and keys with long ones.
+func TestKeysInMemoryAreBounded(t *testing.T) {
+	k := newWorld(t).client("a.example").Keys
+	set := keySet{}
+	for i := range maxPublished {
+		set[id.Key(fmt.Sprint("ed25519:", strings.Repeat("x", 500), i))] = verifyKey{public: publicOf(key(1))}
+	}
+	for i := range 2000 {
+		k.sets.Set(id.Server(fmt.Sprintf("s%d.example", i)), set)
+	}
+	k.sets.CleanUp()
+	kept := 0
+	for range k.sets.All() {
+		kept++
+	}
+	if kept*maxPublished*500 > 2*keysInMemory {
+		t.Errorf("%d servers with %d keys each are kept", kept, maxPublished)
+	}
+}
+
 func TestQueryKeys(t *testing.T) {
 	w := newWorld(t)
 	a, n := w.peer("a.example"), w.peer("n.example")
