@@ -222,6 +222,7 @@ func TestWellKnownIsKept(t *testing.T) {
 		{2 * time.Hour, 200, `{"m.server":"d.example:1"}`, "d.example:1", 7},    //
 		{61 * time.Minute, 200, `{"m.server":"bad name"}`, "", 8},               // whatever is wrong means none
 		{61 * time.Minute, 200, `{"m.server":"e.example:1"}`, "e.example:1", 9}, //
+		{61 * time.Minute, 429, "", "e.example:1", 10},                          // asked too often is no answer
 	} {
 		now = now.Add(step.later)
 		status, body = step.status, step.body

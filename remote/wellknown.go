@@ -72,8 +72,9 @@ func (c *Client) fetchWellKnown(ctx context.Context, host string) *delegation {
 		return &delegation{}
 	}
 	defer closeBody(resp)
-	if resp.StatusCode >= 500 {
-		return &delegation{}
+	switch {
+	case resp.StatusCode >= 500, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
+		return &delegation{} // it does not say that there is none
 	}
 	w := &delegation{fetched: now, expires: now.Add(maxFailureTime)}
 	if resp.StatusCode != http.StatusOK {
