@@ -287,6 +287,16 @@ func TestServersThatAreDownAreLeftAlone(t *testing.T) {
 		c.failed("b.example")
 	}
 	fails("after many failures", false)
+	now = now.Add(2 * time.Minute)
+	fails("still within the hour", false)
+	// What a person wants of this very server is tried all the same.
+	w.dials = nil
+	if _, _, err := c.QueryDirectory(t.Context(), "b.example", "#r:b.example"); !Unreachable(err) || errors.Is(err, ErrDown) || len(w.dials) == 0 {
+		t.Errorf("a room's name was not asked for: %v", err)
+	}
+	if _, err := c.SendInvite(t.Context(), "b.example", eventBy(t, "11", "me.example", "ed25519:1", c.key, 1), nil); !errors.Is(err, ErrDown) {
+		t.Errorf("a moment later an invite was sent: %v", err)
+	}
 	// It comes up, and says so.
 	w.peer("b.example").handle["GET /_matrix/federation/v1/query/profile"] = answer(`{"displayname":"B"}`)
 	c.Up("b.example")

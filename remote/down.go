@@ -27,6 +27,9 @@ var ErrDown = errors.New("the server could not be reached lately")
 const (
 	firstWait = time.Second
 	maxWait   = time.Hour
+	// askedPause is how long a server is left alone at most where somebody wants something
+	// that only this server can do: it may be back for long and have nothing to say.
+	askedPause = time.Minute
 	// maxDown bounds the list, which strangers can make grow by naming servers
 	// that do not exist.
 	maxDown = 20_000

@@ -156,7 +156,7 @@ func (c *Client) SendInvite(ctx context.Context, to id.Server, invite *event.PDU
 	var answer struct {
 		Event jsontext.Value `json:"event"`
 	}
-	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: slowTime}
+	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: slowTime, pause: askedPause}
 	err = c.ask(ctx, to, rq, &answer)
 	if unrecognized(err) && invite.Version.Number <= 2 { // v1 knows no later ones
 		rq.path = fedPath("v1/invite", string(invite.Room), string(invite.ID))

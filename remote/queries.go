@@ -54,7 +54,7 @@ func (c *Client) QueryDirectory(ctx context.Context, to id.Server, alias id.Alia
 		Room    id.Room  `json:"room_id"`
 		Servers []string `json:"servers"`
 	}
-	err := c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/query/directory"), query: url.Values{"room_alias": {string(alias)}}}, &answer)
+	err := c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/query/directory"), query: url.Values{"room_alias": {string(alias)}}, pause: askedPause}, &answer)
 	if err != nil {
 		return "", nil, err
 	}
