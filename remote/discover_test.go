@@ -311,6 +311,7 @@ func TestServersThatAreDownAreLeftAlone(t *testing.T) {
 func TestRefusedAnswersAreNoReasonToLeaveAServerAlone(t *testing.T) {
 	w := newWorld(t)
 	c, b := w.peer("a.example"), w.peer("b.example")
+	c.Alive = func(id.Server) { t.Error("a refusal counts as a sign of life") } // it may be of whoever has its name now
 	b.handle["GET /_matrix/federation/v1/query/profile"] = func(rw http.ResponseWriter, _ *http.Request) {
 		rw.WriteHeader(500)
 		io.WriteString(rw, `{"errcode":"M_UNKNOWN","error":"oops"}`)

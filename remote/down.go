@@ -53,11 +53,16 @@ func (c *Client) leftAlone(server id.Server, pause time.Duration) bool {
 	return now.Before(s.until) && (pause == 0 || now.Before(s.last.Add(pause)))
 }
 
-// Up notes that a server shows life: it answered, or sent a request that was its own.
-func (c *Client) Up(server id.Server) {
+// reached notes that something answered, if only with an error.
+func (c *Client) reached(server id.Server) {
 	c.down.mu.Lock()
 	delete(c.down.servers, server)
 	c.down.mu.Unlock()
+}
+
+// Up notes that a server shows life: it did what it was asked, or sent a request that was its own.
+func (c *Client) Up(server id.Server) {
+	c.reached(server)
 	if c.Alive != nil {
 		c.Alive(server)
 	}

@@ -78,8 +78,8 @@ type KeyServer struct {
 // Client talks to other homeservers. Any goroutine may use it.
 type Client struct {
 	Keys *Keys
-	// Alive, if set before use, hears of each server that answered or sent a
-	// request of its own. It must be quick.
+	// Alive, if set before use, hears of each server that did what it was asked or
+	// sent a request of its own. It must be quick.
 	Alive func(id.Server)
 
 	options   Options

@@ -121,7 +121,7 @@ func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Res
 		c.forget(to)
 		c.failed(to)
 	default:
-		c.Up(to)
+		c.reached(to)
 	}
 	return nil, err
 }

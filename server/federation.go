@@ -104,9 +104,6 @@ func authorities(files []string) (*x509.CertPool, error) {
 // authenticateServer finds out which server sent a request.
 func (s *Server) authenticateServer(ctx context.Context, r *http.Request, body []byte) (httpx.Caller, error) {
 	origin, err := s.Remote.AuthenticateRequest(ctx, r, body)
-	if err == nil {
-		s.Sender.Up(origin)
-	}
 	return httpx.Caller{Server: origin}, err
 }
 
