@@ -208,6 +208,19 @@ func (c *Client) GetVersion(ctx context.Context, to id.Server) (Version, error) 
 	return answer.Server, err
 }
 
+// Reach asks whether a server is there, even if it seems down. Whatever a homeserver
+// answers says that it is.
+func (c *Client) Reach(ctx context.Context, to id.Server) error {
+	resp, err := c.send(ctx, to, &request{method: http.MethodGet, path: fedPath("v1/version"), open: true, insist: true})
+	if err == nil {
+		closeBody(resp)
+	}
+	if Unreachable(err) || ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
 // GetRoomComplexity asks how costly a room would be to join: 1 is 500 state events.
 // It is no part of the specification; most servers answer it.
 func (c *Client) GetRoomComplexity(ctx context.Context, to id.Server, r id.Room) (float64, error) {

@@ -64,6 +64,8 @@ type SenderOptions struct {
 	// Send hands a transaction to a server, which answers with what is wrong with
 	// which events. Errors are *errcode.Error where the server answered with one.
 	Send func(ctx context.Context, to id.Server, txnID string, body []byte) (map[id.Event]string, error)
+	// Reach asks a server whether it is there; nil: transactions find that out.
+	Reach func(ctx context.Context, to id.Server) error
 	// Allow says whether a server may be talked to; nil: all may. It must be quick.
 	Allow func(id.Server) bool
 }
@@ -95,6 +97,9 @@ const (
 const (
 	firstPause = 10 * time.Second
 	maxPause   = 8 * time.Hour
+	// longPause is from which pause on a server is asked whether it is there before
+	// anything is read for it.
+	longPause = 10 * time.Minute
 	// upPause is how soon after a failure a server is tried again because it sent
 	// something itself: it may be one that cannot be reached all the same.
 	upPause = time.Minute

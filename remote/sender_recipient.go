@@ -40,7 +40,8 @@ type recipient struct {
 	failingTS int64
 
 	// The goroutine's alone.
-	limit   int // items in a transaction, after one that was too much; 0: no such
+	reached bool // see isThere
+	limit   int  // items in a transaction, after one that was too much; 0: no such
 	catchUp catchUp
 }
 
@@ -139,8 +140,27 @@ func (s *Sender) await(ctx context.Context, d *recipient) bool {
 	return false
 }
 
+// isThere asks a destination that has long been down whether it is there: to find out what
+// it has missed costs more than that, and there may be hundreds that will never be back.
+func (s *Sender) isThere(ctx context.Context, d *recipient) error {
+	if d.reached || s.options.Reach == nil || d.interval < longPause {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTime)
+	defer cancel()
+	err := s.options.Reach(ctx, d.name)
+	d.reached = err == nil
+	return err
+}
+
 // sendNext sends the next transaction, if there is one; false: the destination failed.
 func (s *Sender) sendNext(ctx context.Context, d *recipient) (going bool, err error) {
+	if err := s.isThere(ctx, d); err != nil {
+		if ctx.Err() == nil {
+			s.fail(d, d.attempt, err)
+		}
+		return false, nil
+	}
 	t, err := s.next(ctx, d)
 	if err != nil || t == nil {
 		return err == nil && ctx.Err() == nil, err

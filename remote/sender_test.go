@@ -38,6 +38,7 @@ type federation struct {
 	mu     sync.Mutex
 	down   map[id.Server]error
 	got    map[id.Server][]delivery
+	asked  int                                     // how often it was asked whether a server is there
 	during func(ctx context.Context, to id.Server) // called while a transaction is under way
 	slow   bool                                    // followers of the store are not woken
 	wakes  []func()                                // what would wake them
@@ -46,7 +47,7 @@ type federation struct {
 }
 
 type delivery struct {
-	id      string
+	id      string // empty: it was only asked whether it is there
 	ok      bool
 	content []string // bodies of messages and names of EDUs
 }
@@ -93,7 +94,7 @@ func (f *federation) setSlow(slow bool) {
 
 // run starts the sender.
 func (f *federation) run() {
-	f.sender = remote.NewSender(f.store, remote.SenderOptions{Server: storetest.Server, Send: f.take,
+	f.sender = remote.NewSender(f.store, remote.SenderOptions{Server: storetest.Server, Send: f.take, Reach: f.reach,
 		Allow: func(s id.Server) bool { return s != "blocked.example" }})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -160,6 +161,13 @@ func (f *federation) take(ctx context.Context, to id.Server, txnID string, body 
 	d.ok = err == nil
 	f.got[to] = append(f.got[to], d)
 	return nil, err
+}
+
+func (f *federation) reach(_ context.Context, to id.Server) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.got[to] = append(f.got[to], delivery{})
+	return f.down[to]
 }
 
 func (f *federation) setDown(server id.Server, err error) {
@@ -479,6 +487,44 @@ func TestPausesGrowAndSurviveARestart(t *testing.T) {
 		f.setDown(hs1, nil)
 		time.Sleep(10 * time.Hour)
 		f.expect(hs1, "one")
+	})
+}
+
+// For who has long been gone, nothing is read and no transaction is made.
+func TestWhoHasLongBeenDownIsOnlyAskedWhetherItIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t)
+		defer f.close()
+		f.join("a", hs1)
+		f.setDown(hs1, errDown)
+		f.say("a", "one")
+		count := func() (transactions, questions int) {
+			for _, d := range f.attempts(hs1) {
+				if d.id == "" {
+					questions++
+				} else {
+					transactions++
+				}
+			}
+			return transactions, questions
+		}
+		time.Sleep(5 * time.Minute)
+		if transactions, questions := count(); transactions < 4 || questions != 0 {
+			t.Errorf("%d attempts and %d questions at first", transactions, questions)
+		}
+		time.Sleep(30 * time.Minute)
+		count()
+		time.Sleep(48 * time.Hour)
+		if transactions, questions := count(); transactions != 0 || questions < 5 || questions > 20 {
+			t.Errorf("%d attempts and %d questions later", transactions, questions)
+		}
+		f.setDown(hs1, nil)
+		time.Sleep(10 * time.Hour)
+		f.expect(hs1, "one")
+		f.say("a", "two")
+		if transactions, questions := count(); transactions != 1 || questions != 0 {
+			t.Errorf("%d transactions and %d questions when it answers", transactions, questions)
+		}
 	})
 }
 

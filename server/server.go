@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	}()
 	s.Accounts = account.New(s.Store, accountOptions(cfg))
 	s.Remote = remote.New(s.Store, others)
-	s.Sender = remote.NewSender(s.Store, remote.SenderOptions{Server: cfg.ServerName, Send: s.Remote.SendTransaction, Allow: others.Permit})
+	s.Sender = remote.NewSender(s.Store, remote.SenderOptions{Server: cfg.ServerName, Send: s.Remote.SendTransaction, Reach: s.Remote.Reach, Allow: others.Permit})
 	s.Remote.Alive = s.Sender.Up
 	s.Rooms = room.New(s.Store, room.Options{
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
