@@ -622,3 +622,38 @@ func TestAnInviteTellsWhoInvites(t *testing.T) {
 		})
 	}
 }
+
+// Nobody needs to sign for keys. spec: server-server-api#retrieving-server-keys
+func TestKeys(t *testing.T) {
+	p := newPair(t)
+	for _, test := range []struct {
+		method, path string
+		body         any
+		want         []id.Server
+	}{
+		{"GET", "/_matrix/key/v2/query/" + string(p.away.Name()), nil, []id.Server{p.away.Name()}},
+		{"GET", "/_matrix/key/v2/query/" + string(p.away.Name()) + "?minimum_valid_until_ts=1234567890", nil, []id.Server{p.away.Name()}},
+		{"POST", "/_matrix/key/v2/query", object{"server_keys": object{string(p.away.Name()): object{}}}, []id.Server{p.away.Name()}},
+		{"POST", "/_matrix/key/v2/query", object{"server_keys": object{string(p.here.Name()): object{"ed25519:x": object{"minimum_valid_until_ts": 0}}}}, []id.Server{p.here.Name()}},
+		{"POST", "/_matrix/key/v2/query", object{"server_keys": object{"127.0.0.1:1": object{"ed25519:x": object{}}}}, nil},
+	} {
+		answer := p.mustAsk(test.method, test.path, test.body)
+		documents, ok := answer["server_keys"].([]any)
+		if !ok || len(documents) != len(test.want) {
+			t.Fatalf("%s %s: %v", test.method, test.path, answer)
+		}
+		for i, d := range documents {
+			doc := d.(object)
+			signatures := doc["signatures"].(object)
+			if doc["server_name"] != string(test.want[i]) || signatures[string(p.here.Name())] == nil || signatures[string(test.want[i])] == nil {
+				t.Errorf("%s %s: %v", test.method, test.path, doc)
+			}
+		}
+	}
+	own := p.mustAsk("GET", "/_matrix/key/v2/server", nil)
+	if keys := own["verify_keys"].(object); len(keys) != 1 || own["server_name"] != string(p.here.Name()) || own["valid_until_ts"] == nil {
+		t.Errorf("own keys: %v", own)
+	}
+	p.wantError(400, "M_INVALID_PARAM", "GET", "/_matrix/key/v2/query/a%20b", nil)
+	p.wantError(400, "M_MISSING_PARAM", "POST", "/_matrix/key/v2/query", object{})
+}
