@@ -814,6 +814,12 @@ func TestVolatileEDUs(t *testing.T) {
 		f.expect(hs1, `presence{"n":2}`, `receipt{"!a":{"m.read":{"@alice:localhost":1,"@bob:localhost":1}},"!b":{"m.read":{"@alice:localhost":1}}}`,
 			`receipt{"!a":{"m.read":{"@bob:localhost":"thread"}}}`)
 
+		// So does who is online.
+		queue("m.presence", "alice", `{"push":[{"user_id":"@alice:localhost"}]}`, time.Minute)
+		queue("m.presence", "bob", `{"push":[{"user_id":"@bob:localhost"}]}`, time.Minute)
+		time.Sleep(time.Minute)
+		f.expect(hs1, `presence{"push":[{"user_id":"@alice:localhost"},{"user_id":"@bob:localhost"}]}`)
+
 		// Company ends patience.
 		queue("m.presence", "alice", `{"n":3}`, time.Minute)
 		f.say("a", "one")

@@ -12,7 +12,10 @@ import (
 // maxVolatile bounds the volatile EDUs that wait for one destination.
 const maxVolatile = 500
 
-const typeReceipt = "m.receipt"
+const (
+	typeReceipt  = "m.receipt"
+	typePresence = "m.presence"
+)
 
 // volatileEDU is an EDU that several queues share.
 type volatileEDU struct {
@@ -75,17 +78,26 @@ func (q *volatileQueue) due() (due time.Time, any bool) {
 
 // take takes out what makes at most n EDUs, with the numbers of what they are made of.
 func (q *volatileQueue) take(n int) (bodies [][]byte, numbers []int64) {
-	var receipts []jsontext.Value
-	for len(q.order) > 0 && len(bodies)+len(receipts) < n {
+	var receipts, pushes []jsontext.Value
+	for len(q.order) > 0 && len(bodies)+len(receipts)+min(len(pushes), 1) < n {
 		e := q.pop()
 		if e == nil {
 			continue
 		}
 		numbers = append(numbers, e.number)
-		if e.Type == typeReceipt {
+		push := pushesOf(e)
+		switch {
+		case e.Type == typeReceipt:
 			receipts = append(receipts, e.Content)
-		} else {
+		case push != nil:
+			pushes = append(pushes, push...)
+		default:
 			bodies = append(bodies, AppendEDU(nil, e.Type, e.Content))
+		}
+	}
+	if len(pushes) > 0 {
+		if content, err := json.Marshal(presence{pushes}); err == nil {
+			bodies = append(bodies, AppendEDU(nil, typePresence, content))
 		}
 	}
 	for _, content := range mergeReceipts(receipts) {
@@ -95,6 +107,21 @@ func (q *volatileQueue) take(n int) (bodies [][]byte, numbers []int64) {
 		*q = volatileQueue{}
 	}
 	return bodies, numbers
+}
+
+// presence is the content of an m.presence EDU, which has room for any number of users.
+// spec: server-server-api#presence
+type presence struct {
+	Push []jsontext.Value `json:"push"`
+}
+
+// pushesOf is what an EDU says of who is online; nil: it is about something else.
+func pushesOf(e *volatileEDU) []jsontext.Value {
+	var p presence
+	if e.Type != typePresence || json.Unmarshal(e.Content, &p) != nil {
+		return nil // as it came then
+	}
+	return p.Push
 }
 
 // AppendEDU writes an EDU as transactions carry it.
