@@ -36,9 +36,8 @@ import (
 type Sender struct {
 	store   *store.Store
 	options SenderOptions
-	slots   chan struct{} // bounds the transactions under way to servers that answered the last time
-	trials  chan struct{} // and those to all others, which may well be waited for in vain
-	kick    chan struct{} // wakes tend
+	slots   [3]chan struct{} // bound the transactions under way, see slotsFor
+	kick    chan struct{}    // wakes tend
 
 	mu      sync.Mutex
 	ctx     context.Context // of Run, while it runs
@@ -134,7 +133,8 @@ func NewSender(s *store.Store, o SenderOptions) *Sender {
 	}
 	return &Sender{
 		store: s, options: o,
-		slots: make(chan struct{}, maxSending), trials: make(chan struct{}, maxSending), kick: make(chan struct{}, 1),
+		slots:   [3]chan struct{}{make(chan struct{}, maxSending), make(chan struct{}, maxSending), make(chan struct{}, maxSending)},
+		kick:    make(chan struct{}, 1),
 		lastEDU: time.Now().UnixNano(),
 	}
 }

@@ -98,14 +98,17 @@ func (s *Sender) serve(ctx context.Context, d *recipient) error {
 }
 
 // slotsFor is what bounds the transactions under way to such a destination: hundreds that
-// do not answer must not hold up those that do.
+// do not answer must hold up neither those that do nor those of which nothing is known.
 func (s *Sender) slotsFor(d *recipient) chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.answers[d.nid] {
-		return s.slots
+	switch {
+	case s.answers[d.nid]:
+		return s.slots[0]
+	case d.failingTS == 0:
+		return s.slots[1]
 	}
-	return s.trials
+	return s.slots[2]
 }
 
 // await returns true when there is something to be sent. If there is nothing
