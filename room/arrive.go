@@ -176,6 +176,9 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 	if err != nil {
 		return nil, err
 	}
+	if err := w.needStates(prev, en, a); err != nil {
+		return nil, err
+	}
 	if err := w.learn(tx, auth); err != nil {
 		return nil, err
 	}
@@ -287,7 +290,21 @@ func (w *writing) prevEvents(tx *store.Tx, a arrival) (prev []*Event, missing []
 	return prev, missing, nil
 }
 
-var errMissingPrev = errors.New("a previous event is not known here")
+var errMissingPrev = errors.New("a previous event, or the state after it, is not known here")
+
+// needStates makes sure that the states after known events are given of which it is not known: what
+// StateBefore names is from after them, and by that others would be judged wrongly.
+func (w *writing) needStates(prev []*Event, en *entry, a arrival) error {
+	if en.again || w.head.Partial.Version != 0 {
+		return nil // they are judged by what is known
+	}
+	for _, p := range prev {
+		if p.Flags&store.Stateless != 0 && a.states[p.ID] == nil {
+			return fmt.Errorf("the state after %s before %s: %w", p.ID, a.pdu.ID, errMissingPrev)
+		}
+	}
+	return nil
+}
 
 // stateOfPrev is the state after all events before one.
 func (w *writing) stateOfPrev(tx *store.Tx, prev []*Event, missing []id.Event, others map[id.Event]*StateMap) (*StateMap, error) {

@@ -320,13 +320,13 @@ func (w *writing) olderEntries(tx *store.Tx, gap store.Gap, list []*event.PDU, n
 		}
 		en := entry{event: &Event{PDU: p, overlay: met, Event: store.Event{
 			NID: nids[p.ID], Room: w.head.NID, ID: p.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
-			Depth: p.Depth, TS: p.OriginServerTS, StateBefore: gap.StateBefore, CurrentState: version,
+			Depth: p.Depth, TS: p.OriginServerTS, StateBefore: gap.StateBefore, CurrentState: version, Flags: store.Stateless,
 		}}}
 		if ok {
 			w.replaceOutlier(&en, known)
 		}
 		if reason != nil {
-			en.event.Flags = store.Rejected
+			en.event.Flags |= store.Rejected
 		}
 		en.auth = w.edges(auth)
 		w.note(&en)

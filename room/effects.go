@@ -213,7 +213,7 @@ func (w *writing) redactedBefore(tx *store.Tx, en *entry) error {
 	en.then(func(tx *store.Tx, row store.Event) error { return tx.Events.TargetCame(row.Room, id) })
 	for _, r := range redactions {
 		// Since it was noted, it may have been judged again, and refused.
-		if r.Flags != 0 || !authrules.MayRedact(r.PDU, en.event.PDU, w.head.Levels) {
+		if !r.Flags.Accepted() || !authrules.MayRedact(r.PDU, en.event.PDU, w.head.Levels) {
 			continue
 		}
 		empty, err := en.event.PDU.Redacted()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/room"
@@ -201,6 +202,74 @@ func TestHistoryBehindARejectedEventIsFetched(t *testing.T) {
 		p.must(err)
 		p.wantShown("older", "first", "second")
 	})
+}
+
+// Of older history the place is known, but not the state that it met: others are not told one, and
+// what comes after it, on a branch, is not judged by the state from after it.
+func TestTheStateOfOlderHistoryIsNotGuessed(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		came := p.member(remoteBob, "join", p.newest())
+		older := p.sayAs(remoteBob, "older", came.ID)
+		left := p.member(remoteBob, "leave", older.ID)
+		first := p.say("first", left.ID)
+		for _, hidden := range []*event.PDU{came, older, left} {
+			p.hides[hidden.ID] = true
+		}
+		p.deliver(p.say("second", first.ID))
+		p.hides = map[id.Event]bool{}
+		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+		p.must(err)
+		p.wantShown("older", "first", "second")
+		_, err = p.e.ServeState(t.Context(), elsewhere, p.room, older.ID)
+		wantCode(t, err, "M_NOT_FOUND")
+		branch := p.sayAs(remoteBob, "on a branch", older.ID)
+		p.deliver(branch)
+		p.wantFlags(branch.ID, store.SoftFailed) // bob was in the room there, and is not now
+		_, err = p.e.ServeState(t.Context(), elsewhere, p.room, branch.ID)
+		p.must(err)
+		p.want(event.TypeMember, string(remoteBob), `{"membership":"leave"}`)
+	})
+}
+
+// Where neither who made an event nor who handed it on knows the state before it, others are asked:
+// any of them may lie, so two have to tell the same, or the others say that they do not know.
+func TestOthersAreAskedForTheStateBefore(t *testing.T) {
+	for name, tells := range map[string]map[id.Server]string{
+		"two tell the same":              {"third.example": "the truth", "fourth.example": "the truth"},
+		"one tells, the other knows not": {"third.example": "", "fourth.example": "the truth"},
+		"one lies":                       {"third.example": "a lie", "fourth.example": "the truth", "fifth.example": "the truth"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPeer(t, storetest.Open(t, nil), "11")
+			for server := range tells {
+				p.deliver(p.member(id.User("@charlie:"+server), "join", p.newest()))
+			}
+			before := p.newest()
+			came := p.member(remoteBob, "join", before)
+			older := p.sayAs(remoteBob, "older", came.ID)
+			left := p.member(remoteBob, "leave", older.ID)
+			first := p.say("first", left.ID)
+			for _, hidden := range []*event.PDU{came, older, left} {
+				p.hides[hidden.ID] = true
+			}
+			p.deliver(p.say("second", first.ID))
+			p.hides = map[id.Event]bool{}
+			_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+			p.must(err)
+			p.states = func(from id.Server, at id.Event) (id.Event, error) {
+				switch tells[from] {
+				case "the truth":
+					return at, nil
+				case "a lie":
+					return before, nil
+				}
+				return "", errcode.NotFound("the state is not known here")
+			}
+			branch := p.sayAs(remoteBob, "on a branch", older.ID)
+			p.deliver(branch)
+			p.wantFlags(branch.ID, store.SoftFailed)
+		})
+	}
 }
 
 // What another server says of the state decides whether an event is accepted: so it is the

@@ -231,21 +231,115 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 	return states, nil
 }
 
-// tellsStateAfter asks for the state after an event before p: first the server that made p, as
-// whoever hands it on may say of the state what would have p refused, then that.
-func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (m *StateMap, err error) {
-	servers := []id.Server{origin}
-	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
-		servers = []id.Server{maker, origin}
+// gatherStateless asks for the state after each of an event's prev_events that is known here,
+// but for the state. Where nobody tells it, what is known has to do.
+func (e *Engine) gatherStateless(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, states map[id.Event]*StateMap) (map[id.Event]*StateMap, error) {
+	guesses := map[id.Event]*StateMap{}
+	h, ok, err := e.Head(ctx, p.Room)
+	if err != nil || !ok || h.Partial.Version != 0 {
+		return states, err
 	}
-	for _, server := range servers {
-		if m, err = e.fetchStateAfter(ctx, server, v, p.Room, name); err == nil {
-			return m, nil
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		for _, name := range p.PrevEvents {
+			ev, ok, err := e.Event(tx, h.NID, name)
+			if err != nil {
+				return err
+			}
+			if ok && ev.Flags&store.Stateless != 0 && ev.Flags&store.Outlier == 0 {
+				if guesses[name], err = e.stateAfter(tx, h, ev); err != nil {
+					return err
+				}
+			}
 		}
-		err = fmt.Errorf("state after %s from %s: %w: %w", name, server, errUnobtainable, err)
-		slog.DebugContext(ctx, "state not received", "event", p.ID, "error", err)
+		return nil
+	})
+	if err != nil || len(guesses) == 0 {
+		return states, err
 	}
-	return nil, err
+	told := maps.Clone(states)
+	if told == nil {
+		told = map[id.Event]*StateMap{}
+	}
+	for name, guess := range guesses {
+		if told[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			slog.InfoContext(ctx, "an event is judged by a state from after it, as no server tells the right one", "event", p.ID, "room", p.Room, "error", err)
+			told[name] = guess
+		}
+	}
+	return told, nil
+}
+
+// maxStateTellers bounds how many servers are asked for the state after one event.
+const maxStateTellers = 8
+
+// tellsStateAfter asks for the state after an event before p: first the server that made p, as
+// whoever hands it on may say of the state what would have p refused, then that. Where neither
+// knows, others in the room are asked. Two of them have to tell the same, since any one may be
+// hostile; one alone is believed if all others answered that they do not know.
+func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (*StateMap, error) {
+	first := []id.Server{origin}
+	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
+		first = []id.Server{maker, origin}
+	}
+	servers, err := e.stateTellers(ctx, p.Room, first)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	var told []*StateMap // by others
+	answers := true      // they all answer
+	for i, server := range servers {
+		m, err := e.fetchStateAfter(ctx, server, v, p.Room, name)
+		switch {
+		case err == nil && (i < len(first) || slices.ContainsFunc(told, func(x *StateMap) bool { return len(x.Diff(m)) == 0 })):
+			return m, nil
+		case err == nil:
+			told = append(told, m)
+		case ctx.Err() != nil:
+			return nil, err
+		default:
+			answers = answers && answered(err)
+			errs = append(errs, fmt.Errorf("%s: %w", server, err))
+			slog.DebugContext(ctx, "state not received", "event", p.ID, "from", server, "error", err)
+		}
+	}
+	if len(told) == 1 && answers {
+		return told[0], nil
+	}
+	return nil, fmt.Errorf("state after %s: %w: %w", name, errUnobtainable, errors.Join(errs...))
+}
+
+// stateTellers are servers that may know the state after an event: some to be asked first, and
+// others in the room.
+func (e *Engine) stateTellers(ctx context.Context, room id.Room, first []id.Server) ([]id.Server, error) {
+	list := slices.Clone(first)
+	h, ok, err := e.Head(ctx, room)
+	if err != nil || !ok {
+		return list, err
+	}
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		in, err := tx.RoomServers.OfRoom(h.NID)
+		if err != nil {
+			return err
+		}
+		for _, nid := range in {
+			if len(list) == maxStateTellers {
+				break
+			}
+			name, err := tx.IDs.ServerName(nid)
+			if err != nil {
+				return err
+			}
+			if name != e.options.Server && !slices.Contains(list, name) {
+				list = append(list, name)
+			}
+		}
+		return nil
+	})
+	return list, err
 }
 
 // fetchStateAfter asks a server for the state after an event.

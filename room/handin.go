@@ -223,7 +223,7 @@ func (e *Engine) takeInChecked(ctx context.Context, origin id.Server, h *Head, p
 	var ev *Event
 	err := e.store.View(ctx, func(tx *store.Tx) (err error) {
 		var ok bool
-		if ev, ok, err = e.Event(tx, h.NID, p.ID); err == nil && (!ok || ev.Flags != 0) {
+		if ev, ok, err = e.Event(tx, h.NID, p.ID); err == nil && (!ok || !ev.Flags.Accepted()) {
 			err = errcode.Forbidden("the event was refused before")
 		}
 		return err

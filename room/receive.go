@@ -252,6 +252,9 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	if err != nil {
 		return err
 	}
+	if states, err = e.gatherStateless(ctx, origin, v, p, states); err != nil {
+		return err
+	}
 	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
 		return err
 	}

@@ -51,6 +51,8 @@ type peer struct {
 	welcome  func(join *event.PDU, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error)
 	// claims is what it says of every state, instead of the truth.
 	claims []id.Event
+	// states says at which event a server tells the state that another asks for; nil: at that.
+	states func(from id.Server, at id.Event) (id.Event, error)
 	// down are events that it cannot hand out just now, for some trouble of its own.
 	down map[id.Event]bool
 	// liar is a server that answers with other events than those it is asked for.
@@ -369,8 +371,13 @@ func (p *peer) before(name id.Event) entries {
 	return p.meet(p.events[name].PrevEvents)
 }
 
-func (p *peer) GetRoomStateIDs(_ context.Context, _ id.Server, _ id.Room, at id.Event) (state, chain []id.Event, err error) {
+func (p *peer) GetRoomStateIDs(_ context.Context, from id.Server, _ id.Room, at id.Event) (state, chain []id.Event, err error) {
 	p.asked = append(p.asked, "state_ids")
+	if p.states != nil {
+		if at, err = p.states(from, at); err != nil {
+			return nil, nil, err
+		}
+	}
 	if p.claims != nil {
 		return p.claims, nil, nil
 	}

@@ -318,7 +318,7 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 	ev := &Event{Event: old.Event, PDU: old.PDU}
 	ev.Position, ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0, 0
 	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
-	states, placed, err := w.statesAgain(tx, join, old, f, late)
+	states, placed, guessed, err := w.statesAgain(tx, join, old, f, late)
 	if err != nil {
 		return err
 	}
@@ -331,8 +331,10 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 	if err != nil {
 		return err
 	}
-	if ev.Flags != 0 {
+	if !en.placed() {
 		en.position = 0
+	} else if guessed {
+		ev.Flags |= store.Stateless
 	}
 	return w.append(en, extremities)
 }
@@ -340,23 +342,23 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 // statesAgain are the states after those events before one that are not known here, or
 // only from an earlier time in the room, whose states may never have become whole.
 // placed: the state after some event before it is known, which places it in the history,
-// as if it came after nothing else.
-func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late bool) (states map[id.Event]*StateMap, placed bool, err error) {
+// as if it came after nothing else. guessed: those states are not what others have.
+func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late bool) (states map[id.Event]*StateMap, placed, guessed bool, err error) {
 	states = map[id.Event]*StateMap{}
 	placed = len(old.PDU.PrevEvents) == 0
 	for _, name := range old.PDU.PrevEvents {
 		before, ok, err := w.find(tx, name)
 		if err != nil {
-			return nil, false, err
+			return nil, false, false, err
 		}
 		known := ok && before.Flags&store.Outlier == 0
 		if known && (name == join.ID || w.fresh[name] != nil) {
-			placed = true
+			placed, guessed = true, guessed || late && before.Flags&store.Stateless != 0
 			continue
 		}
 		derived, err := w.derive(tx, join, name, f)
 		if err != nil {
-			return nil, false, err
+			return nil, false, false, err
 		}
 		switch {
 		case derived != nil:
@@ -364,14 +366,14 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		case f.before[old.ID] != nil:
 			states[name], placed = f.before[old.ID], true
 		case known: // from an earlier time in the room
-			placed = true
+			placed, guessed = true, guessed || late && before.Flags&store.Stateless != 0
 		case late:
-			states[name], placed = w.head.past[0].state, true // nothing rests on it
+			states[name], placed, guessed = w.head.past[0].state, true, true // nothing rests on it
 		default:
 			states[name] = untold
 		}
 	}
-	return states, placed, nil
+	return states, placed, guessed, nil
 }
 
 // judgeBeside makes an outlier of an event of which nobody could tell what came before

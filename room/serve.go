@@ -330,7 +330,7 @@ func (e *Engine) ServeTimestamp(ctx context.Context, server id.Server, room id.R
 			if err != nil {
 				return err
 			}
-			if sees && ev.Flags == 0 {
+			if sees && ev.Flags.Accepted() {
 				name, at = ev.ID, ev.TS
 				return nil
 			}

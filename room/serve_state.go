@@ -68,7 +68,7 @@ func (e *Engine) ServeState(ctx context.Context, server id.Server, room id.Room,
 		if err != nil {
 			return err
 		}
-		if !ok || ev.Flags&store.Outlier != 0 {
+		if !ok || ev.Flags&(store.Outlier|store.Stateless) != 0 {
 			return errcode.NotFound("the state of room %s at event %s is not known here", room, at)
 		}
 		entries, err := e.entriesBefore(tx, ev)

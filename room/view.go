@@ -87,9 +87,9 @@ func changes[T any](e *Engine, tx *store.Tx, room store.RoomNID, key store.State
 // MaySee says whether the user may see an event of the room.
 func (v *View) MaySee(ev *Event) bool {
 	if ev.CurrentState != 0 {
-		return ev.Flags == 0 && v.maySee(ev)
+		return ev.Flags.Accepted() && v.maySee(ev)
 	}
-	return ev.Flags == 0 && v.viewer.May(ev.StateBefore, after(ev))
+	return ev.Flags.Accepted() && v.viewer.May(ev.StateBefore, after(ev))
 }
 
 // Hides says whether an event is kept from the user because they ignore its
@@ -177,7 +177,7 @@ func after(ev *Event) int64 {
 	if ev.CurrentState != 0 {
 		return ev.CurrentState
 	}
-	if ev.IsState && ev.Flags == 0 {
+	if ev.IsState && ev.Flags.Accepted() {
 		return ev.StateBefore + 1
 	}
 	return ev.StateBefore

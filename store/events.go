@@ -25,7 +25,8 @@ type Event struct {
 	Depth    int64
 	TS       int64 // origin_server_ts
 	// StateBefore is the version of the room's state that the event met; below zero:
-	// the negated nid of an overlay, for an event of a branch.
+	// the negated nid of an overlay, for an event of a branch. Of a Stateless event it
+	// is what an event after it met.
 	StateBefore int64
 	// CurrentState is the version of the room's current state from the event on; 0: it
 	// follows from StateBefore, as nothing else happened meanwhile.
@@ -36,7 +37,7 @@ type Event struct {
 	JSON         []byte   // the PDU in canonical form
 }
 
-// EventFlags say why an event is not in the timeline.
+// EventFlags say why an event is not in the timeline, or what is not known of it.
 type EventFlags int16
 
 const (
@@ -49,7 +50,13 @@ const (
 	// Preliminary goes with Rejected: by a state that lacked members, which may be the reason. What
 	// rests on the event is not rejected with it.
 	Preliminary
+	// Stateless is an event whose place in the history is known, but not the state that
+	// it met: it was fetched as one of those before what was known.
+	Stateless
 )
+
+// Accepted says that an event is part of the timeline.
+func (f EventFlags) Accepted() bool { return f&^Stateless == 0 }
 
 // Refused says that an event is rejected for good, and with it what rests on it.
 func (f EventFlags) Refused() bool { return f&(Rejected|Preliminary) == Rejected }
