@@ -44,22 +44,25 @@ func Unreachable(err error) bool {
 	return !answered
 }
 
-// ForClient is what a client is told of a failure to ask another server: what that
-// server says of the request itself, or that it was no use.
+// ForClient is what a client is told of a failure to ask another server.
 func ForClient(err error) error {
-	failure, ok := errors.AsType[*Error](err)
-	if !ok {
-		return err
+	if failure, ok := errors.AsType[*Error](err); ok {
+		return failure.ForClient()
 	}
-	answer, answered := errors.AsType[*errcode.Error](failure.Err)
+	return err
+}
+
+// ForClient is what that server says of the request itself, or that it was no use.
+func (e *Error) ForClient() *errcode.Error {
+	answer, answered := errors.AsType[*errcode.Error](e.Err)
 	switch {
 	case !answered:
-		return errcode.New(http.StatusBadGateway, "M_UNKNOWN", "%s could not be reached", failure.Server)
+		return errcode.New(http.StatusBadGateway, "M_UNKNOWN", "%s could not be reached", e.Server)
 	case answer.Code == "M_UNRECOGNIZED":
 		// For a client that would mean that this server has no such endpoint.
-		return errcode.NotFound("%s does not know it", failure.Server)
+		return errcode.NotFound("%s does not know it", e.Server)
 	case answer.Status >= 500 && answer.Status != http.StatusGatewayTimeout:
-		return errcode.New(http.StatusBadGateway, answer.Code, "%s could not answer: %s", failure.Server, answer.Message)
+		return errcode.New(http.StatusBadGateway, answer.Code, "%s could not answer: %s", e.Server, answer.Message)
 	}
 	return answer
 }

@@ -121,7 +121,17 @@ func (rr *Router) writeError(rq *request, err error) {
 	}
 }
 
+// forClient is an error of something beyond this server, which knows what a client may be told.
+type forClient interface {
+	error
+	ForClient() *errcode.Error
+}
+
 func (rr *Router) toError(ctx context.Context, log *slog.Logger, err error) *errcode.Error {
+	if e, ok := errors.AsType[forClient](err); ok {
+		log.InfoContext(ctx, "request failed elsewhere", "error", err)
+		return e.ForClient()
+	}
 	if e, ok := errors.AsType[*errcode.Error](err); ok {
 		return e
 	}

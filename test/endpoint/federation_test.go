@@ -118,6 +118,14 @@ func TestServersThatCannotBeReached(t *testing.T) {
 	} {
 		expect(t, alice, 502, "M_UNKNOWN", "GET", client+path, nil)
 	}
+	room := alice.MustDo("POST", client+"v3/createRoom", server.Object{})["room_id"].(string)
+	bob := "@bob:" + gone
+	expect(t, alice, 502, "M_UNKNOWN", "POST", client+"v3/rooms/"+esc(room)+"/invite", server.Object{"user_id": bob})
+	expect(t, alice, 502, "M_UNKNOWN", "POST", client+"v3/createRoom", server.Object{"invite": []any{bob}, "is_direct": true})
+	for _, way := range []string{"v3/join/", "v3/knock/"} {
+		expect(t, alice, 502, "M_UNKNOWN", "POST", client+way+esc("!room:"+gone), nil)
+		expect(t, alice, 502, "M_UNKNOWN", "POST", client+way+esc("#room:"+gone), nil)
+	}
 	// With whom the server may not talk, it does not.
 	expect(t, alice, 403, "M_FORBIDDEN", "GET", client+"v3/profile/"+esc("@bob:elsewhere.example"), nil)
 }
