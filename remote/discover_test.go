@@ -284,7 +284,7 @@ func TestServersThatAreDownAreLeftAlone(t *testing.T) {
 			t.Fatalf("left alone for %v", until.Sub(now))
 		}
 		now = until.Add(time.Millisecond)
-		c.failed("b.example")
+		c.failed("b.example", 0)
 	}
 	fails("after many failures", false)
 	now = now.Add(2 * time.Minute)

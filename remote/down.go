@@ -30,6 +30,9 @@ const (
 	// askedPause is how long a server is left alone at most where somebody wants something
 	// that only this server can do: it may be back for long and have nothing to say.
 	askedPause = time.Minute
+	// longestCost bounds for how long a server is left alone because it took as long to
+	// find out that it does not answer.
+	longestCost = time.Minute
 	// maxDown bounds the list, which strangers can make grow by naming servers
 	// that do not exist.
 	maxDown = 20_000
@@ -68,9 +71,10 @@ func (c *Client) Up(server id.Server) {
 	}
 }
 
-// failed notes that a server could not be reached. Requests that were under way
-// together count once.
-func (c *Client) failed(server id.Server) {
+// failed notes that a server could not be reached, and how long it took to find out: for
+// so long at least it is left alone, so that nobody waits most of the time. Requests that
+// were under way together count once.
+func (c *Client) failed(server id.Server, took time.Duration) {
 	now := c.now()
 	c.down.mu.Lock()
 	defer c.down.mu.Unlock()
@@ -88,7 +92,7 @@ func (c *Client) failed(server id.Server) {
 	}
 	s.failures++
 	s.last = now
-	s.until = now.Add(min(firstWait<<min(s.failures-1, 20), maxWait))
+	s.until = now.Add(max(min(firstWait<<min(s.failures-1, 20), maxWait), min(took, longestCost)))
 	c.down.servers[server] = s
 }
 

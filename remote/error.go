@@ -22,6 +22,8 @@ type Error struct {
 	Bare bool
 	// Err is an *errcode.Error where the server answered with one.
 	Err error
+
+	connected bool // there was a connection
 }
 
 func (e *Error) Error() string {

@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -106,6 +108,7 @@ func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Res
 	if err := c.sign(to, rq); err != nil {
 		return nil, fmt.Errorf("sign request to %s: %w", to, err)
 	}
+	start := c.now()
 	resp, err := c.attempt(ctx, to, rq)
 	if err != nil && !rq.once && isBrief(err) && pause(ctx, 250*time.Millisecond) {
 		c.forget(to)
@@ -116,14 +119,29 @@ func (c *Client) send(ctx context.Context, to id.Server, rq *request) (*http.Res
 		c.Up(to)
 		return resp, nil
 	case ctx.Err() != nil:
+		if took := c.now().Sub(start); rq.isSilence(err, took) {
+			c.failed(to, took)
+		}
 		return nil, fmt.Errorf("ask %s: %w", to, context.Cause(ctx))
 	case Unreachable(err):
 		c.forget(to)
-		c.failed(to)
+		c.failed(to, c.now().Sub(start))
 	default:
 		c.reached(to)
 	}
 	return nil, err
+}
+
+// patience is how long a server must have been silent for that to count where whoever
+// asked waits no longer. Many have less patience than a request has time.
+const patience = 8 * time.Second
+
+// isSilence says whether a request that nobody waits for any more shows that the server
+// cannot be reached. To what it may take long for, a server that took the connection may
+// well be about to answer.
+func (rq *request) isSilence(err error, took time.Duration) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == 0 && took >= patience && (!e.connected || rq.within <= usualTime)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -159,14 +177,16 @@ func (c *Client) attempt(ctx context.Context, to id.Server, rq *request) (*http.
 		within = usualTime
 	}
 	timer := time.AfterFunc(within, func() { cancel(errLate) })
-	resp, err := c.exchange(ctx, to, rq)
+	var connected atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	resp, err := c.exchange(traced, to, rq)
 	if err != nil {
 		timer.Stop()
 		if errors.Is(context.Cause(ctx), errLate) {
 			err = errLate
 		}
 		cancel(nil)
-		return nil, &Error{Server: to, Err: err}
+		return nil, &Error{Server: to, Err: err, connected: connected.Load()}
 	}
 	limit := rq.limit
 	if limit == 0 {

@@ -267,10 +267,10 @@ func TestAServerThatSeemedDownIsUpOnceItAsks(t *testing.T) {
 	w := newWorld(t)
 	b := w.peer("b.example")
 	for range 5 {
-		b.failed("a.example")
+		b.failed("a.example", 0)
 		b.down.servers["a.example"] = downState{failures: b.down.servers["a.example"].failures}
 	}
-	b.failed("a.example")
+	b.failed("a.example", 0)
 	a := w.peer("a.example")
 	s := signed{method: "GET", uri: "/x", origin: "a.example", destination: "b.example"}
 	if _, err := b.AuthenticateRequest(context.WithoutCancel(t.Context()), signedRequest(t, a, s, ""), nil); err != nil {
