@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -27,7 +28,9 @@ func (c *Client) MakeMembership(ctx context.Context, to id.Server, m store.Membe
 		return t, fmt.Errorf("membership %v has no template", m)
 	}
 	rq := request{method: http.MethodGet, path: fedPath(endpoint, string(r), string(user))}
-	if m != store.Leave { // whoever leaves takes the room as it is
+	if m == store.Leave { // whoever leaves takes the room as it is
+		rq.within = leaveTime
+	} else {
 		rq.query = url.Values{"ver": versions}
 	}
 	if err = c.ask(ctx, to, rq, &t); err == nil && t.Event.Kind() != '{' {
@@ -110,6 +113,13 @@ func (s *stateReader) decode(into any) error {
 	return nil
 }
 
+const (
+	// leaveTime is short: whoever leaves has left, whether that server hears of it or not.
+	leaveTime = 10 * time.Second
+	// handInTime is as long as people, and proxies, wait for what they have asked for.
+	handInTime = time.Minute
+)
+
 // SendKnock hands in a knock; the answer is the room's stripped state.
 // spec: server-server-api#put_matrixfederationv1send_knockroomideventid
 func (c *Client) SendKnock(ctx context.Context, to id.Server, knock *event.PDU) (jsontext.Value, error) {
@@ -117,7 +127,7 @@ func (c *Client) SendKnock(ctx context.Context, to id.Server, knock *event.PDU) 
 		State jsontext.Value `json:"knock_room_state"`
 	}
 	err := c.ask(ctx, to, request{
-		method: http.MethodPut, path: fedPath("v1/send_knock", string(knock.Room), string(knock.ID)), body: knock.JSON, within: slowTime,
+		method: http.MethodPut, path: fedPath("v1/send_knock", string(knock.Room), string(knock.ID)), body: knock.JSON, within: handInTime,
 	}, &answer)
 	if err == nil && answer.State.Kind() != '[' {
 		err = badAnswer(to, errors.New("there is no knock_room_state"))
@@ -128,7 +138,7 @@ func (c *Client) SendKnock(ctx context.Context, to id.Server, knock *event.PDU) 
 // SendLeave hands in a leave.
 // spec: server-server-api#put_matrixfederationv2send_leaveroomideventid
 func (c *Client) SendLeave(ctx context.Context, to id.Server, leave *event.PDU) error {
-	rq := request{method: http.MethodPut, path: fedPath("v2/send_leave", string(leave.Room), string(leave.ID)), body: leave.JSON, within: slowTime}
+	rq := request{method: http.MethodPut, path: fedPath("v2/send_leave", string(leave.Room), string(leave.ID)), body: leave.JSON, within: leaveTime}
 	var answer jsontext.Value // {}, or [200, {}] of v1
 	err := c.ask(ctx, to, rq, &answer)
 	if unrecognized(err) {
@@ -156,7 +166,7 @@ func (c *Client) SendInvite(ctx context.Context, to id.Server, invite *event.PDU
 	var answer struct {
 		Event jsontext.Value `json:"event"`
 	}
-	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: slowTime, pause: askedPause}
+	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: handInTime, pause: askedPause}
 	err = c.ask(ctx, to, rq, &answer)
 	if unrecognized(err) && invite.Version.Number <= 2 { // v1 knows no later ones
 		rq.path = fedPath("v1/invite", string(invite.Room), string(invite.ID))
@@ -187,6 +197,6 @@ func withStripped(ev []byte, stripped jsontext.Value) []byte {
 func (c *Client) ExchangeThirdPartyInvite(ctx context.Context, to id.Server, r id.Room, invite jsontext.Value) error {
 	var answer jsontext.Value
 	return c.ask(ctx, to, request{
-		method: http.MethodPut, path: fedPath("v1/exchange_third_party_invite", string(r)), body: invite, within: slowTime,
+		method: http.MethodPut, path: fedPath("v1/exchange_third_party_invite", string(r)), body: invite, within: handInTime,
 	}, &answer)
 }
