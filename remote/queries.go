@@ -94,7 +94,7 @@ type PublicRooms struct {
 // GetPublicRooms asks for the room directory of a server.
 // spec: server-server-api#post_matrixfederationv1publicrooms, server-server-api#get_matrixfederationv1publicrooms
 func (c *Client) GetPublicRooms(ctx context.Context, to id.Server, query PublicRoomsQuery) (page PublicRooms, err error) {
-	rq := request{method: http.MethodPost, path: fedPath("v1/publicRooms")}
+	rq := request{method: http.MethodPost, path: fedPath("v1/publicRooms"), limit: maxList}
 	if query.Filter == nil {
 		rq.method, rq.query = http.MethodGet, url.Values{}
 		if query.Limit > 0 {
@@ -135,7 +135,7 @@ type UserDevice struct {
 
 // GetUserDevices asks for the devices of a user.
 func (c *Client) GetUserDevices(ctx context.Context, to id.Server, user id.User) (d UserDevices, err error) {
-	err = c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/user/devices", string(user))}, &d)
+	err = c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/user/devices", string(user)), limit: maxDevices}, &d)
 	if err == nil && d.User != user {
 		err = badAnswer(to, fmt.Errorf("it has the devices of %q", d.User))
 	}
@@ -150,13 +150,22 @@ type DeviceKeys struct {
 	SelfSigningKeys map[id.User]jsontext.Value               `json:"self_signing_keys"`
 }
 
+// maxDevices bounds the keys of one user's devices: some thousand devices.
+const maxDevices = 2 << 20
+
+// keysSize bounds the keys of so many users' devices. One user may have many, not all.
+func keysSize(users int) int64 {
+	const each = 64 << 10
+	return min(maxDevices+int64(users)*each, maxList)
+}
+
 // QueryKeys asks for the keys of users' devices; no devices: of all.
 func (c *Client) QueryKeys(ctx context.Context, to id.Server, users map[id.User][]id.Device) (answer DeviceKeys, err error) {
 	body, err := json.Marshal(map[string]any{"device_keys": users})
 	if err != nil {
 		return answer, err
 	}
-	err = c.ask(ctx, to, request{method: http.MethodPost, path: fedPath("v1/user/keys/query"), body: body}, &answer)
+	err = c.ask(ctx, to, request{method: http.MethodPost, path: fedPath("v1/user/keys/query"), body: body, limit: keysSize(len(users))}, &answer)
 	return answer, err
 }
 
@@ -170,7 +179,13 @@ func (c *Client) ClaimKeys(ctx context.Context, to id.Server, claims map[id.User
 	var answer struct {
 		Keys map[id.User]map[id.Device]jsontext.Value `json:"one_time_keys"`
 	}
-	err = c.ask(ctx, to, request{method: http.MethodPost, path: fedPath("v1/user/keys/claim"), body: body, once: true}, &answer)
+	claimed := int64(0)
+	for _, devices := range claims {
+		claimed += int64(len(devices))
+	}
+	const each = 4 << 10
+	limit := min(maxAnswer+claimed*each, maxList)
+	err = c.ask(ctx, to, request{method: http.MethodPost, path: fedPath("v1/user/keys/claim"), body: body, limit: limit, once: true}, &answer)
 	return answer.Keys, err
 }
 
@@ -185,7 +200,7 @@ type Hierarchy struct {
 // GetHierarchy asks for a space and its children.
 func (c *Client) GetHierarchy(ctx context.Context, to id.Server, r id.Room, suggestedOnly bool) (h Hierarchy, err error) {
 	q := url.Values{"suggested_only": {strconv.FormatBool(suggestedOnly)}}
-	err = c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/hierarchy", string(r)), query: q}, &h)
+	err = c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/hierarchy", string(r)), query: q, limit: maxList}, &h)
 	if err == nil && h.Room.Kind() != '{' {
 		err = badAnswer(to, fmt.Errorf("there is no room"))
 	}

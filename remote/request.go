@@ -47,7 +47,8 @@ const (
 	usualTime  = 30 * time.Second
 	slowTime   = 2 * time.Minute
 	standstill = 30 * time.Second
-	maxAnswer  = 10 << 20
+	maxAnswer  = 1 << 20
+	maxList    = 10 << 20 // an answer that lists users' keys or rooms
 	maxEvents  = 64 << 20 // an answer that lists events or their ids
 )
 
