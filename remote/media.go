@@ -138,7 +138,7 @@ func (c *Client) fetchLocation(ctx context.Context, from id.Server, location str
 		cancel(nil)
 		return nil, &Error{Server: from, Err: err}
 	}
-	body := &answerBody{ctx: ctx, body: resp.Body, limited: outgoing.Limit(resp.Body, maxFile), timer: timer, cancel: cancel, stream: true}
+	body := &answerBody{ctx: ctx, body: resp.Body, limited: outgoing.Limit(resp.Body, maxFile), timer: timer, cancel: cancel, stream: true, patience: streamPatience}
 	if resp.StatusCode != http.StatusOK {
 		err := body.Close()
 		return nil, &Error{Server: from, Status: resp.StatusCode, Err: errors.Join(errcode.New(http.StatusBadGateway, "M_UNKNOWN", "the place where %s keeps its files answered %d", from, resp.StatusCode), err)}

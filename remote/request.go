@@ -50,6 +50,11 @@ const (
 	maxAnswer  = 1 << 20
 	maxList    = 10 << 20 // an answer that lists users' keys or rooms
 	maxEvents  = 64 << 20 // an answer that lists events or their ids
+
+	// A streamed answer that comes slower than slowest, in bytes a second, uses up the
+	// patience with it; what comes faster brings some back, up to as much as there was.
+	slowest        = 8 << 10
+	streamPatience = time.Minute
 )
 
 // fedPath is the path of an endpoint, each part of which is escaped.
@@ -193,7 +198,10 @@ func (c *Client) attempt(ctx context.Context, to id.Server, rq *request) (*http.
 	if limit == 0 {
 		limit = maxAnswer
 	}
-	resp.Body = &answerBody{ctx: ctx, body: resp.Body, limited: outgoing.Limit(resp.Body, limit), timer: timer, cancel: cancel, stream: rq.stream}
+	resp.Body = &answerBody{
+		ctx: ctx, body: resp.Body, limited: outgoing.Limit(resp.Body, limit), timer: timer, cancel: cancel,
+		stream: rq.stream, patience: streamPatience,
+	}
 	if resp.StatusCode != http.StatusOK {
 		defer closeBody(resp)
 		return nil, answerError(to, resp)
@@ -285,24 +293,29 @@ func appendSigned(dst []byte, s signed) ([]byte, error) {
 }
 
 // answerBody is the bounded body of an answer. Reading ends when the request's
-// time is over, or when a streamed answer stands still; what its reader does
-// between reads takes none of that time.
+// time is over, or when a streamed answer stands still or comes by the drop; what its
+// reader does between reads takes none of that time.
 type answerBody struct {
-	ctx     context.Context
-	body    io.ReadCloser
-	limited io.Reader
-	timer   *time.Timer
-	cancel  context.CancelCauseFunc
-	stream  bool
+	ctx      context.Context
+	body     io.ReadCloser
+	limited  io.Reader
+	timer    *time.Timer
+	cancel   context.CancelCauseFunc
+	stream   bool
+	patience time.Duration // with a streamed answer that is slow
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
+	var start time.Time
 	if b.stream {
-		b.timer.Reset(standstill)
+		start = time.Now()
+		b.timer.Reset(min(standstill, b.patience))
 	}
 	n, err := b.limited.Read(p)
 	if b.stream {
 		b.timer.Stop()
+		b.patience += time.Duration(n)*time.Second/slowest - time.Since(start)
+		b.patience = min(max(b.patience, 0), streamPatience)
 	}
 	if err != nil && errors.Is(context.Cause(b.ctx), errLate) {
 		err = errLate
