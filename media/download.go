@@ -139,39 +139,54 @@ func (r *Repository) findRemote(ctx context.Context, q Request) (store.MediaFile
 		if r.o.Remote == nil || q.NoRemote || r.o.Authenticated && !q.LoggedIn {
 			return m, err
 		}
-		busy := r.beginFetch(key)
-		if busy == nil {
-			err := r.fetch(ctx, q)
+		f, mine := r.beginFetch(key, q.Timeout)
+		if mine {
+			f.err = r.fetch(ctx, q)
+			f.left = ctx.Err() != nil
 			r.endFetch(key)
-			if err != nil {
-				return m, err
-			}
-			continue
 		}
 		select {
-		case <-busy:
+		case <-f.done:
 		case <-ctx.Done():
 			return m, ctx.Err()
 		}
-		// It either succeeded, or failed for somebody with less patience than us.
+		if f.err != nil && (mine || f.speaksFor(q.Timeout)) {
+			return m, f.err
+		}
 	}
 }
 
-// beginFetch returns nil if the caller is to fetch, else what ends when another's fetch does.
-func (r *Repository) beginFetch(key fileKey) <-chan struct{} {
+// fetching is that another server is asked for a file. done is closed when that has ended;
+// then the rest is set.
+type fetching struct {
+	timeout time.Duration // of whoever asks
+	done    chan struct{}
+	err     error
+	left    bool // whoever asked went away
+}
+
+// speaksFor says whether a failure is one for somebody with other patience, too.
+func (f *fetching) speaksFor(timeout time.Duration) bool {
+	e, ok := errors.AsType[*errcode.Error](f.err)
+	return !f.left && (f.timeout >= timeout || !ok || e.Code != "M_NOT_YET_UPLOADED")
+}
+
+// beginFetch returns the fetch of a file that is under way, or one that is the caller's to do.
+func (r *Repository) beginFetch(key fileKey, timeout time.Duration) (f *fetching, mine bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := r.fetching[key]; c != nil {
-		return c
+	if f := r.fetching[key]; f != nil {
+		return f, false
 	}
-	r.fetching[key] = make(chan struct{})
-	return nil
+	f = &fetching{timeout: timeout, done: make(chan struct{})}
+	r.fetching[key] = f
+	return f, true
 }
 
 func (r *Repository) endFetch(key fileKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	close(r.fetching[key])
+	close(r.fetching[key].done)
 	delete(r.fetching, key)
 }
 

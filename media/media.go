@@ -81,11 +81,11 @@ type Repository struct {
 	stored sync.RWMutex
 
 	mu       sync.Mutex
-	waiting  map[string]*waiters       // by pending media id
-	fetching map[fileKey]chan struct{} // closed when a fetch from another server has ended
-	accessed map[fileKey]int64         // when files were asked for, not yet written
-	decoding *semaphore.Weighted       // bytes of images in memory
-	slots    chan struct{}             // images being decoded
+	waiting  map[string]*waiters   // by pending media id
+	fetching map[fileKey]*fetching // what other servers are being asked for
+	accessed map[fileKey]int64     // when files were asked for, not yet written
+	decoding *semaphore.Weighted   // bytes of images in memory
+	slots    chan struct{}         // images being decoded
 	previews *previews
 }
 
@@ -123,7 +123,7 @@ func New(s *store.Store, o Options) (*Repository, error) {
 	r := &Repository{
 		o: o, store: s, files: f,
 		waiting:  map[string]*waiters{},
-		fetching: map[fileKey]chan struct{}{},
+		fetching: map[fileKey]*fetching{},
 		accessed: map[fileKey]int64{},
 		decoding: semaphore.NewWeighted(decodeMemory),
 		slots:    make(chan struct{}, decodeSlots),

@@ -344,6 +344,58 @@ func TestRemoteFilesAreFetchedOnce(t *testing.T) {
 	}
 }
 
+// Those who wait while a file is fetched for somebody else need not each find out anew
+// that it is not to be had, unless that one had less patience or went away.
+func TestRemoteFailuresAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		r := repository(t, func(o *Options) {
+			o.Remote = func(ctx context.Context, _ id.Server, _ string, timeout time.Duration) (*RemoteFile, error) {
+				asked++
+				select {
+				case <-time.After(timeout):
+					return nil, errcode.New(504, "M_NOT_YET_UPLOADED", "wait")
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+		})
+		download := func(ctx context.Context, timeout, within time.Duration) {
+			start := time.Now()
+			_, err := r.Download(ctx, Request{Server: "remote.example", ID: "abc", LoggedIn: true, Timeout: timeout})
+			if took := time.Since(start); took > within {
+				t.Errorf("waited for %v: %v", took, err)
+			}
+			if ctx.Err() == nil {
+				wantCode(t, err, 504, "M_NOT_YET_UPLOADED")
+			}
+		}
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() { download(t.Context(), 20*time.Second, 20*time.Second) })
+		}
+		all.Wait()
+		if asked != 1 {
+			t.Errorf("asked %d times", asked)
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		asked = 0
+		all.Go(func() { download(leaving, 20*time.Second, time.Second) })
+		synctest.Wait()
+		all.Go(func() { download(t.Context(), 20*time.Second, 21*time.Second) })
+		time.Sleep(time.Second)
+		leave()
+		all.Wait()
+		all.Go(func() { download(t.Context(), 5*time.Second, 5*time.Second) })
+		synctest.Wait()
+		all.Go(func() { download(t.Context(), 20*time.Second, 25*time.Second) })
+		all.Wait()
+		if asked != 4 {
+			t.Errorf("asked %d times for those with more patience", asked)
+		}
+	})
+}
+
 func TestRemoteFailures(t *testing.T) {
 	for _, test := range []struct {
 		name   string
