@@ -4,9 +4,13 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -14,6 +18,7 @@ import (
 	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
+	"hearth/remote"
 	"hearth/room"
 	"hearth/store"
 	"hearth/store/storetest"
@@ -462,4 +467,27 @@ func TestMutualRooms(t *testing.T) {
 	wantCode(t, err, "M_INVALID_PARAM")
 	_, err = s.d.MutualRooms(t.Context(), alice, bob, "x")
 	wantCode(t, err, "M_INVALID_PARAM")
+}
+
+// A space names many rooms of servers that are long gone: they do not keep anybody from
+// seeing the others.
+func TestServersThatAreGoneDoNotHoldUpASpace(t *testing.T) {
+	s := newScript(t, storetest.Open(t, nil))
+	c := remote.New(s.s, remote.Options{Server: storetest.Server, KeyID: "ed25519:1", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }})
+	s.d = directory.New(s.s, s.rooms, directory.Options{Remote: c})
+	space := s.create(room.Creation{CreationContent: jsontext.Value(`{"type":"m.space"}`)})
+	for i := range 40 {
+		gone := fmt.Sprintf("gone%d.example:8448", i)
+		s.set(space, event.TypeSpaceChild, "!r:"+gone, `{"via":["`+gone+`"]}`)
+	}
+	s.set(space, event.TypeSpaceChild, string(s.create(room.Creation{})), `{"via":["localhost"]}`)
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		page, err := s.d.Hierarchy(t.Context(), alice, directory.HierarchyQuery{Root: space, MaxDepth: -1, Limit: 50})
+		if took := time.Since(start); err != nil || took > 20*time.Second || len(page.Rooms) != 2 {
+			t.Errorf("%d rooms after %v, %v", len(page.Rooms), took, err)
+		}
+		c.Close()
+	})
 }

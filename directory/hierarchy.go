@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -92,6 +93,7 @@ type walk struct {
 	more      bool
 
 	asked   int                    // how many rooms other servers were asked for
+	until   time.Time              // when they are asked no more
 	answers map[id.Room]*toldSpace // of those who were asked ahead; nil: they did not say
 }
 

@@ -40,10 +40,12 @@ const (
 	// toldTime is how long an answer is believed: long enough to page through a space.
 	toldTime = time.Minute
 	// maxAsked bounds the rooms that other servers are asked for in one request,
-	// maxAskedVia the servers that are asked for one, askTime one answer.
+	// maxAskedVia the servers that are asked for one, askTime one answer, and askAllTime all
+	// of them: who asks waits, and rather sees some rooms than none.
 	maxAsked    = 100
 	maxAskedVia = 3
 	askTime     = 10 * time.Second
+	askAllTime  = 15 * time.Second
 	// askedAtOnce is how many rooms are asked for at the same time.
 	askedAtOnce = 8
 )
@@ -87,7 +89,7 @@ func (w *walk) askAhead(ctx context.Context, steps []step) error {
 			break
 		}
 		group.Go(func() (err error) {
-			answers[i], err = w.directory.askSpace(ctx, c, w.user, w.query.SuggestedOnly)
+			answers[i], err = w.directory.askSpace(ctx, w.until, c, w.user, w.query.SuggestedOnly)
 			return err
 		})
 	}
@@ -101,7 +103,9 @@ func (w *walk) askAhead(ctx context.Context, steps []step) error {
 }
 
 func (w *walk) mayAsk() bool {
-	w.asked++
+	if w.asked++; w.asked == 1 {
+		w.until = time.Now().Add(askAllTime)
+	}
 	return w.directory.options.Remote != nil && w.asked <= maxAsked
 }
 
@@ -110,12 +114,12 @@ func (w *walk) ask(ctx context.Context, c child) (*toldSpace, error) {
 	if _, done := w.answers[c.room]; done || !w.mayAsk() {
 		return nil, nil
 	}
-	return w.directory.askSpace(ctx, c, w.user, w.query.SuggestedOnly)
+	return w.directory.askSpace(ctx, w.until, c, w.user, w.query.SuggestedOnly)
 }
 
-// askSpace asks servers one after the other for a room and what it names; nil: none
-// of them says.
-func (d *Directory) askSpace(ctx context.Context, c child, user id.User, suggestedOnly bool) (*toldSpace, error) {
+// askSpace asks servers one after the other for a room and what it names, until a time;
+// nil: none of them says.
+func (d *Directory) askSpace(ctx context.Context, until time.Time, c child, user id.User, suggestedOnly bool) (*toldSpace, error) {
 	key := toldKey{c.room, suggestedOnly}
 	if s, ok := d.told.GetIfPresent(key); ok {
 		return s, nil
@@ -125,7 +129,10 @@ func (d *Directory) askSpace(ctx context.Context, c child, user id.User, suggest
 		return nil, err
 	}
 	for _, server := range servers {
-		answer, err := d.askHierarchy(ctx, server, c.room, suggestedOnly)
+		if !time.Now().Before(until) {
+			break
+		}
+		answer, err := d.askHierarchy(ctx, until, server, c.room, suggestedOnly)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -144,8 +151,8 @@ func (d *Directory) askSpace(ctx context.Context, c child, user id.User, suggest
 	return nil, nil
 }
 
-func (d *Directory) askHierarchy(ctx context.Context, server id.Server, room id.Room, suggestedOnly bool) (remote.Hierarchy, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+func (d *Directory) askHierarchy(ctx context.Context, until time.Time, server id.Server, room id.Room, suggestedOnly bool) (remote.Hierarchy, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(askTime, time.Until(until)))
 	defer cancel()
 	return d.options.Remote.GetHierarchy(ctx, server, room, suggestedOnly)
 }
