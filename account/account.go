@@ -76,6 +76,9 @@ type Accounts struct {
 	ProfileChanged []func(ctx context.Context, u id.User) error
 	// Deactivated runs after an account was closed: leave its rooms.
 	Deactivated []func(ctx context.Context, u id.User, erase bool) error
+	// QueryUser asks application services to make a user of this server, if one of them may
+	// have it; true: it is there now.
+	QueryUser func(ctx context.Context, u id.User) (made bool, err error)
 	// RemoteProfile asks another server for a profile; field may be empty.
 	RemoteProfile func(ctx context.Context, u id.User, field string) (map[string]any, error)
 	// PasswordAttempt is asked before a password is checked (failed is false)

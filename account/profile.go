@@ -36,17 +36,16 @@ func (a *Accounts) GetProfile(ctx context.Context, u id.User, field string) (Pro
 	if u.Server() != a.o.ServerName {
 		return a.remoteProfile(ctx, u, field)
 	}
-	var row store.Profile
-	err := a.store.View(ctx, func(tx *store.Tx) error {
-		user, ok, err := tx.Users.Get(u)
-		if err == nil && (!ok || user.Deactivated) {
-			err = errcode.NotFound("there is no such user")
+	row, ok, known, err := a.ownProfile(ctx, u)
+	if err == nil && !known && a.QueryUser != nil { // a bridge may make it now
+		var made bool
+		if made, err = a.QueryUser(ctx, u); made && err == nil {
+			row, ok, _, err = a.ownProfile(ctx, u)
 		}
-		if err == nil {
-			row, _, err = tx.Profiles.Get(u)
-		}
-		return err
-	})
+	}
+	if err == nil && !ok {
+		err = errcode.NotFound("there is no such user")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +54,19 @@ func (a *Accounts) GetProfile(ctx context.Context, u id.User, field string) (Pro
 		return p, err
 	}
 	return pick(p, field)
+}
+
+// ownProfile is the profile of a user of this server. ok: the user is active; known: or was.
+func (a *Accounts) ownProfile(ctx context.Context, u id.User) (row store.Profile, ok, known bool, err error) {
+	err = a.store.View(ctx, func(tx *store.Tx) error {
+		user, found, err := tx.Users.Get(u)
+		if known, ok = found, found && !user.Deactivated; err != nil || !ok {
+			return err
+		}
+		row, _, err = tx.Profiles.Get(u)
+		return err
+	})
+	return row, ok, known, err
 }
 
 func pick(p Profile, field string) (Profile, error) {

@@ -23,11 +23,12 @@ import (
 // Services sends to application services. Any goroutine may use it.
 type Services struct {
 	*Registry
-	server id.Server
-	store  *store.Store
-	rooms  *room.Engine
-	client *outgoing.Client
-	queues []*queue // of services that have a URL, in the order of the registry
+	server  id.Server
+	store   *store.Store
+	rooms   *room.Engine
+	client  *outgoing.Client
+	queries *queries
+	queues  []*queue // of services that have a URL, in the order of the registry
 }
 
 const (
@@ -40,7 +41,7 @@ func New(s *store.Store, rooms *room.Engine, registry *Registry) *Services {
 	v := &Services{
 		Registry: registry, server: rooms.Server(), store: s, rooms: rooms,
 		// An operator gave the addresses, so none is refused.
-		client: outgoing.New(outgoing.Options{Timeout: requestTime, UserAgent: userAgent}),
+		client: outgoing.New(outgoing.Options{Timeout: requestTime, UserAgent: userAgent}), queries: newQueries(),
 	}
 	for _, service := range registry.All() {
 		if service.URL == "" {

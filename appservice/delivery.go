@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -30,6 +31,8 @@ type transaction struct {
 	txn  int64
 	upTo int64 // position of its last event
 	body []byte
+	// strangers are users of the service by their names, of whom the events are the first word.
+	strangers []id.User
 }
 
 // Deliver sends a service what is queued for it, one transaction after the
@@ -98,6 +101,7 @@ func (q *queue) pause(ctx context.Context, until time.Time) {
 // attempt sends a transaction until it is taken, or once if it is not, and notes the outcome.
 func (v *Services) attempt(ctx context.Context, q *queue, state *store.AppserviceState, t *transaction) error {
 	for {
+		v.meet(ctx, t.strangers)
 		err := v.send(ctx, q.service, t)
 		if errors.Is(err, context.Canceled) {
 			return nil // it will be sent again, the same
@@ -149,8 +153,7 @@ func (v *Services) next(ctx context.Context, q *queue) (t *transaction, err erro
 			n++
 		}
 		t = &transaction{id: strconv.FormatInt(queued[0].Txn, 10), txn: queued[0].Txn, upTo: queued[n-1].Position}
-		t.body, err = v.render(tx, q.service, queued[:n])
-		return err
+		return v.render(tx, q.service, queued[:n], t)
 	})
 	if err == nil && t != nil && t.txn == q.txn {
 		q.txn, q.size = q.txn+1, 0 // from now on it stays as it is
@@ -158,8 +161,8 @@ func (v *Services) next(ctx context.Context, q *queue) (t *transaction, err erro
 	return t, err
 }
 
-// render writes the body of a transaction.
-func (v *Services) render(tx *store.Tx, s *Service, queued []store.QueuedEvent) ([]byte, error) {
+// render writes the body of a transaction, and notes whom it is about.
+func (v *Services) render(tx *store.Tx, s *Service, queued []store.QueuedEvent, t *transaction) error {
 	now := time.Now().UnixMilli()
 	body := []byte(`{"events":[`)
 	first := true
@@ -169,7 +172,7 @@ func (v *Services) render(tx *store.Tx, s *Service, queued []store.QueuedEvent) 
 			if _, there, e := tx.Events.Get(queued.Event); e == nil && !there {
 				continue // its room was purged
 			}
-			return nil, err
+			return err
 		}
 		if !first {
 			body = append(body, ',')
@@ -177,13 +180,21 @@ func (v *Services) render(tx *store.Tx, s *Service, queued []store.QueuedEvent) 
 		first = false
 		extra, err := invitation(tx, s, events[0])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if body, err = v.rooms.AppendEventForService(body, tx, events[0], now, extra); err != nil {
-			return nil, err
+			return err
+		}
+		if p := events[0].PDU; p.Type == event.TypeMember && p.StateKey != nil && id.User(*p.StateKey) != s.Sender && s.OwnsUser(id.User(*p.StateKey)) {
+			if _, known, err := tx.Users.Get(id.User(*p.StateKey)); err != nil {
+				return err
+			} else if !known {
+				t.strangers = append(t.strangers, id.User(*p.StateKey))
+			}
 		}
 	}
-	return append(body, "]}"...), nil
+	t.body = append(body, "]}"...)
+	return nil
 }
 
 // invitation tells a service what one of its users may see of a room it is invited to.
@@ -201,6 +212,17 @@ func invitation(tx *store.Tx, s *Service, ev *room.Event) (unsigned []byte, err 
 		return nil, err
 	}
 	return event.AppendMember(nil, "invite_room_state", stripped), nil
+}
+
+// meet asks for users of whom the events of a transaction are the first word, such as an invite
+// of somebody in another network: the service may want to make them before it hears of it.
+// spec: application-service-api#get_matrixappv1usersuserid
+func (v *Services) meet(ctx context.Context, strangers []id.User) {
+	for _, u := range strangers {
+		if _, err := v.QueryUser(ctx, u); err != nil {
+			slog.DebugContext(ctx, "application service was not asked for a user", "user", u, "error", err)
+		}
+	}
 }
 
 // send makes one attempt.

@@ -7,8 +7,10 @@
 package directory
 
 import (
+	"context"
 	"github.com/maypok86/otter/v2"
 
+	"hearth/matrix/id"
 	"hearth/remote"
 	"hearth/room"
 	"hearth/store"
@@ -30,6 +32,9 @@ type Options struct {
 	// Services are the ids of application services. A network that one of them bridges to
 	// is called by its id, |, and the network's own.
 	Services []string
+	// QueryAlias asks application services to make the room of an alias of this server, if one
+	// of them may have it; true: it is there now.
+	QueryAlias func(ctx context.Context, alias id.Alias) (made bool, err error)
 	// HideUsers switches the search for people off: it finds nobody.
 	HideUsers bool
 	// AllUsers makes every local user be found, also by those who share no room with them.

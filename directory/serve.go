@@ -12,19 +12,37 @@ import (
 // maxServers bounds the servers that an alias is answered with.
 const maxServers = 50
 
-// ResolveOwn finds the room of an alias of this server, and servers that are in it.
+// ResolveOwn finds the room of an alias of this server, and servers that are in it. A bridge
+// may make the room when it is asked for.
 // spec: server-server-api#get_matrixfederationv1querydirectory
 func (d *Directory) ResolveOwn(ctx context.Context, alias id.Alias) (room id.Room, servers []id.Server, err error) {
 	if alias.Server() != d.rooms.Server() {
 		return "", nil, errcode.NotFound("%s is not an alias of this server", alias)
 	}
+	room, servers, err = d.findOwn(ctx, alias)
+	if room != "" || err != nil || d.options.QueryAlias == nil {
+		return room, servers, orNoRoom(alias, room, err)
+	}
+	made, err := d.options.QueryAlias(ctx, alias)
+	if made && err == nil {
+		room, servers, err = d.findOwn(ctx, alias)
+	}
+	return room, servers, orNoRoom(alias, room, err)
+}
+
+func orNoRoom(alias id.Alias, room id.Room, err error) error {
+	if err == nil && room == "" {
+		return errcode.NotFound("no room has the alias %s", alias)
+	}
+	return err
+}
+
+// findOwn finds the room of an alias that is known here; empty: there is none.
+func (d *Directory) findOwn(ctx context.Context, alias id.Alias) (room id.Room, servers []id.Server, err error) {
 	err = d.store.View(ctx, func(tx *store.Tx) error {
 		a, ok, err := tx.Aliases.Get(alias)
-		if err != nil {
+		if err != nil || !ok {
 			return err
-		}
-		if !ok {
-			return errcode.NotFound("no room has the alias %s", alias)
 		}
 		room = a.Room
 		servers, _, err = d.residents(tx, room)

@@ -108,9 +108,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		Profile:        s.profile,
 	})
 	s.Directory = directory.New(s.Store, s.Rooms, directory.Options{
-		Remote:    s.Remote,
-		Services:  serviceIDs(registry),
-		HideUsers: !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
+		Remote:     s.Remote,
+		Services:   serviceIDs(registry),
+		QueryAlias: func(ctx context.Context, a id.Alias) (bool, error) { return s.Services.QueryAlias(ctx, a) },
+		HideUsers:  !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
 	s.E2EE = e2ee.New(s.Store, cfg.ServerName, s.keysElsewhere())
@@ -162,6 +163,7 @@ func (s *Server) connect() {
 	s.Accounts.ProfileChanged = append(s.Accounts.ProfileChanged, s.Rooms.UpdateProfile)
 	s.Accounts.Deactivated = append(s.Accounts.Deactivated, s.leaveAll, s.Push.Deactivated)
 	s.Accounts.RemoteProfile = s.remoteProfile
+	s.Accounts.QueryUser = s.Services.QueryUser
 	s.Accounts.IsCrossSigningKey = e2ee.IsCrossSigningKey
 	s.Accounts.DeviceChanged = append(s.Accounts.DeviceChanged, e2ee.DeviceChanged)
 	s.Accounts.DevicesDeleted = append(s.Accounts.DevicesDeleted, e2ee.DevicesDeleted, s.Push.DevicesDeleted)

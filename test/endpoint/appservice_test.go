@@ -22,6 +22,8 @@ type bridge struct {
 	*httptest.Server
 	answers map[string]string
 	events  chan object
+	// asked is called with the paths of requests for users and rooms, and says the status of the answer.
+	asked func(path string) int
 }
 
 // startWithBridge starts a server with a bridge named irc whose token is "as".
@@ -40,6 +42,9 @@ func startWithBridge(t *testing.T) (*server.Server, *bridge) {
 			if err := json.Unmarshal(body, &txn); err != nil {
 				t.Error(err)
 			}
+		}
+		if r.Method == http.MethodGet && b.asked != nil {
+			w.WriteHeader(b.asked(r.URL.Path))
 		}
 		answer, ok := b.answers[r.URL.Path]
 		if !ok {
@@ -123,6 +128,63 @@ func TestBridge(t *testing.T) {
 	refused(t, "a room with such an alias", status, r, 400, "M_EXCLUSIVE")
 	status, r = s.Do("PUT", v3+"/directory/room/"+url.PathEscape("#free:localhost"), "as", object{"room_id": room})
 	refused(t, "the bridge's alias outside", status, r, 400, "M_EXCLUSIVE")
+}
+
+// A bridge makes rooms and users when somebody asks for them: that is how a channel of another
+// network is joined for the first time.
+// spec: application-service-api#querying
+func TestWhatABridgeMakesWhenAsked(t *testing.T) {
+	s, b := startWithBridge(t)
+	alice := s.Register("alice")
+	paths := make(chan string, 100)
+	asked := func() (all []string) {
+		for len(paths) > 0 {
+			all = append(all, <-paths)
+		}
+		return all
+	}
+	b.asked = func(path string) int {
+		paths <- path
+		switch path {
+		case "/_matrix/app/v1/rooms/#_irc_go:localhost":
+			s.MustDo("POST", v3+"/createRoom", "as", object{"preset": "public_chat", "room_alias_name": "_irc_go"})
+			return 200
+		case "/_matrix/app/v1/users/@_irc_dora:localhost":
+			s.MustDo("POST", v3+"/register", "as", object{"type": "m.login.application_service", "username": "_irc_dora", "inhibit_login": true})
+			s.MustDo("PUT", v3+"/profile/@_irc_dora:localhost/displayname?user_id=@_irc_dora:localhost", "as", object{"displayname": "dora (irc)"})
+			return 200
+		case "/_matrix/app/v1/users/@_irc_broken:localhost":
+			panic(http.ErrAbortHandler)
+		}
+		return 404
+	}
+	alice.MustDo("POST", v3+"/join/"+url.PathEscape("#_irc_go:localhost"), object{})
+	if r := alice.MustDo("GET", v3+"/profile/@_irc_dora:localhost", nil); r["displayname"] != "dora (irc)" {
+		t.Errorf("the profile is %v", r)
+	}
+	for range 3 { // who is not known is not asked for again at once
+		status, r := alice.Do("POST", v3+"/join/"+url.PathEscape("#_irc_none:localhost"), object{})
+		refused(t, "a channel that the bridge does not know", status, r, 404, "M_NOT_FOUND")
+		status, r = alice.Do("GET", v3+"/profile/@_irc_none:localhost", nil)
+		refused(t, "a user that the bridge does not know", status, r, 404, "M_NOT_FOUND")
+	}
+	status, r := alice.Do("GET", v3+"/directory/room/"+url.PathEscape("#other:localhost"), nil)
+	refused(t, "an alias of no bridge", status, r, 404, "M_NOT_FOUND")
+	status, r = alice.Do("GET", v3+"/profile/@bob:localhost", nil)
+	refused(t, "a user of no bridge", status, r, 404, "M_NOT_FOUND")
+	if all := asked(); len(all) != 4 {
+		t.Errorf("the bridge was asked for %q", all)
+	}
+	status, r = alice.Do("GET", v3+"/profile/@_irc_broken:localhost", nil)
+	refused(t, "a bridge that does not answer", status, r, 408, "M_UNKNOWN")
+	// Of users that are invited, a bridge is asked before it is told.
+	asked()
+	b.answers["/_matrix/app/v1/users/@_irc_charlie:localhost"] = "{}"
+	alice.MustDo("POST", v3+"/createRoom", object{"invite": []any{"@_irc_charlie:localhost"}})
+	b.wait(t, func(e object) bool { return e["state_key"] == "@_irc_charlie:localhost" })
+	if all := asked(); len(all) != 1 || all[0] != "/_matrix/app/v1/users/@_irc_charlie:localhost" {
+		t.Errorf("the bridge was asked for %q", all)
+	}
 }
 
 // spec: client-server-api#third-party-lookups
