@@ -109,7 +109,8 @@ func (w *writing) withNamed(state *StateMap, auth []*Event) *StateMap {
 }
 
 // withLocals is a partial state with what is known of users here from an earlier time
-// in the room: nobody knows better.
+// in the room. Not from one that was abandoned: others may have refused what was said of them
+// then, and with it what would rest on it now.
 func (w *writing) withLocals(tx *store.Tx, state *StateMap) (*StateMap, error) {
 	members, err := tx.Members.LocalOfRoom(w.head.NID)
 	if err != nil {
@@ -117,10 +118,16 @@ func (w *writing) withLocals(tx *store.Tx, state *StateMap) (*StateMap, error) {
 	}
 	for _, m := range members {
 		key := store.MemberKey(m.User)
-		if old, ok := w.head.State.Get(key); ok {
-			if _, told := state.Get(key); !told {
-				state = state.Set(key, old)
-			}
+		old, ok := w.head.State.Get(key)
+		if _, told := state.Get(key); !ok || told {
+			continue
+		}
+		events, err := w.engine.Events(tx, []store.EventNID{old})
+		if err != nil {
+			return nil, err
+		}
+		if events[0].Flags&store.Outlier == 0 {
+			state = state.Set(key, old)
 		}
 	}
 	return state, nil

@@ -59,6 +59,30 @@ func TestWhoMissedSomethingOfARoomWithAPartialStateBeginsAnew(t *testing.T) {
 	})
 }
 
+// What a user here did in a time that is given up may have been refused elsewhere, and with it
+// whatever rests on it: so nothing does.
+func TestNothingRestsOnAMembershipOfATimeThatIsGivenUp(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.join(guestBob)
+		g.must(g.peer.e.Kick(t.Context(), room.Change{Room: g.room, Sender: alice, Target: guestBob})) // of which the guest does not hear
+		g.learn()
+		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
+		all := timeline(t, g.s, g.e, g.room)
+		leave := all[len(all)-1].PDU
+		g.know(leave)
+		g.join(guestAlice)
+		g.join(guestBob)
+		all = timeline(t, g.s, g.e, g.room)
+		join := all[len(all)-1].PDU
+		if join.Sender != guestBob || slices.Contains(join.AuthEvents, leave.ID) {
+			t.Errorf("the join names %v, of which %s was given up", join.AuthEvents, leave.ID)
+		}
+		g.know(join)
+		g.deliver(join)
+		g.want(event.TypeMember, string(guestBob), `{"membership":"join"}`)
+	})
+}
+
 // A server that tells a state which no other tells is not believed, if others could.
 func TestOneServerAloneIsNotBelieved(t *testing.T) {
 	p := newPeer(t, storetest.Open(t, nil), "11")
