@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -542,38 +541,4 @@ func (e *Engine) sendJoin(ctx context.Context, server id.Server, v *roomversion.
 		return err
 	}
 	return e.receiveOne(ctx, server, v, join, pushed)
-}
-
-// roomLocks lets one at a time do something with a room.
-type roomLocks struct {
-	mu   sync.Mutex
-	held map[id.Room]chan struct{}
-}
-
-// lock waits for the room and takes it, until the function returned is called.
-func (l *roomLocks) lock(ctx context.Context, room id.Room) (unlock func(), err error) {
-	for {
-		l.mu.Lock()
-		held := l.held[room]
-		if held == nil {
-			if l.held == nil {
-				l.held = map[id.Room]chan struct{}{}
-			}
-			mine := make(chan struct{})
-			l.held[room] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.held, room)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		l.mu.Unlock()
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -93,22 +94,23 @@ func (e *Engine) knockRemote(ctx context.Context, c Change) error {
 	})
 }
 
+// Whoever sent an invite chose the servers that hear of its refusal, and they may all be
+// silent: the leave must not rest on them, nor on how long the client waits.
+const (
+	tellLeaveTime  = 12 * time.Second // for telling others of a leave
+	leaveVia       = 5 * time.Second  // for telling one of them
+	leaveAloneTime = time.Minute      // for all of it, also the writing here
+)
+
 // leaveRemote refuses an invite to a room that nobody here is in, or takes a knock
 // back. If no server there can be told, it holds here all the same.
 // spec: server-server-api#leaving-rooms-rejecting-invites
 func (e *Engine) leaveRemote(ctx context.Context, c Change, o *outsider) error {
-	err := e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error {
-		leave, _, err := e.handshake(ctx, server, store.Leave, c)
-		if err != nil {
-			return err
-		}
-		if err := e.options.Network.SendLeave(ctx, server, leave); err != nil {
-			return err
-		}
-		return e.keepOutside(ctx, leave, nil)
-	})
-	if err == nil || ctx.Err() != nil {
-		return err
+	ctx, end := e.alone.begin(ctx, leaveAloneTime)
+	defer end()
+	err := e.tellLeave(ctx, c)
+	if err == nil {
+		return nil
 	}
 	slog.InfoContext(ctx, "an invite is refused here only: the servers in the room were not reached", "room", c.Room, "user", c.Target, "error", err)
 	content, err := json.Marshal(memberContent{Membership: event.MembershipLeave, Reason: c.Reason})
@@ -128,6 +130,24 @@ func (e *Engine) leaveRemote(ctx context.Context, c Change, o *outsider) error {
 		return err
 	}
 	return e.keepOutside(ctx, leave, nil)
+}
+
+// tellLeave has a server in the room know of a leave.
+func (e *Engine) tellLeave(ctx context.Context, c Change) error {
+	ctx, cancel := context.WithTimeout(ctx, tellLeaveTime)
+	defer cancel()
+	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error {
+		ctx, cancel := context.WithTimeout(ctx, leaveVia)
+		defer cancel()
+		leave, _, err := e.handshake(ctx, server, store.Leave, c)
+		if err != nil {
+			return err
+		}
+		if err := e.options.Network.SendLeave(ctx, server, leave); err != nil {
+			return err
+		}
+		return e.keepOutside(ctx, leave, nil)
+	})
 }
 
 // errDraft ends a write whose events are only wanted as drafts.

@@ -60,8 +60,9 @@ type Engine struct {
 	rooms *otter.Cache[id.Room, *room]
 
 	acls         aclCache
-	joining      roomLocks // who joins a room by way of another server
-	signing      roomLocks // whose event is at the room's policy server
+	alone        alone
+	joining      locks[id.Room] // who joins a room by way of another server
+	signing      locks[id.Room] // whose event is at the room's policy server
 	policy       *ownPolicy
 	partial      partialRooms
 	nids         nidBlock

@@ -249,6 +249,7 @@ func (s *Server) Follow(loops *Runner) {
 		loops.Start("application service "+v.ID, func(ctx context.Context) error { return s.Services.Deliver(ctx, v.ID) })
 	}
 	loops.Start("members of rooms just joined", s.Rooms.CompleteStates)
+	loops.Start("joins and leaves that go on alone", s.Rooms.Attend)
 	loops.Start("index of words", s.Rooms.RunIndex)
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
 	loops.Start("presence", s.Presence.Run)
