@@ -203,20 +203,25 @@ func parseRefs(v *roomversion.Version, raws []jsontext.Value, most int) (refs []
 	return refs, nil
 }
 
-// joinRemote joins a room by way of a server that is in it.
+// joinRemote joins a room by way of a server that is in it, unless somebody was quicker.
 // spec: server-server-api#joining-rooms
 func (e *Engine) joinRemote(ctx context.Context, c Change) error {
-	unlock, err := e.joining.lock(ctx, c.Room)
+	here, err := e.isResident(ctx, c.Room)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if here, err := e.isResident(ctx, c.Room); err != nil {
-		return err
-	} else if here {
-		return e.joinLocal(ctx, c) // somebody else was quicker
+	if !here {
+		unlock, err := e.joining.lock(ctx, c.Room)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinVia(ctx, server, c) })
+	by, c, err := e.joinHere(ctx, c)
+	if err != nil || by == nil {
+		return err
+	}
+	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return by(ctx, server, c) })
 }
 
 func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -101,25 +102,37 @@ func (w *writing) membership(ctx context.Context, user id.User) (m store.Members
 // spec: client-server-api#joining-rooms
 func (e *Engine) Join(ctx context.Context, c Change) error {
 	c.Target = c.Sender
+	by, _, err := e.joinHere(ctx, c)
+	if err != nil || by == nil {
+		return err
+	}
+	return e.goOnAlone(ctx, c, func(ctx context.Context) error { return e.joinRemote(ctx, c) })
+}
+
+// joinBy joins a room by way of a server.
+type joinBy func(context.Context, id.Server, Change) error
+
+// joinHere makes the sender a member, or says how another server lets them in, of those that c names then.
+func (e *Engine) joinHere(ctx context.Context, c Change) (joinBy, Change, error) {
 	here, err := e.isResident(ctx, c.Room)
 	if err != nil {
-		return err
+		return nil, c, err
 	}
 	if !here && e.options.Network != nil {
-		return e.joinRemote(ctx, c)
+		return e.joinVia, c, nil
 	}
 	if via, err := e.joinsThrough(ctx, c); err != nil {
-		return err
+		return nil, c, err
 	} else if via != "" {
 		// Whether they may join is not known here yet.
-		c.Via = append(c.Via, via)
-		return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinThrough(ctx, server, c) })
+		c.Via = append(slices.Clone(c.Via), via)
+		return e.joinThrough, c, nil
 	}
 	err = e.joinLocal(ctx, c)
 	if errors.Is(err, errNobodyInvites) && len(c.Via) > 0 && e.options.Network != nil {
-		return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return e.joinThrough(ctx, server, c) })
+		return e.joinThrough, c, nil
 	}
-	return err
+	return nil, c, err
 }
 
 // joinsThrough is the server by way of which somebody has to join a room with a partial
@@ -180,7 +193,7 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 	if here, err := e.isResident(ctx, c.Room); err != nil {
 		return err
 	} else if !here && e.options.Network != nil {
-		return e.knockRemote(ctx, c)
+		return e.goOnAlone(ctx, c, func(ctx context.Context) error { return e.knockRemote(ctx, c) })
 	}
 	return e.compose(ctx, c.Room, func(w *writing) error {
 		if m, err := w.membership(ctx, c.Sender); err != nil || m == store.Knock {

@@ -61,8 +61,9 @@ type Engine struct {
 
 	acls         aclCache
 	alone        alone
-	joining      locks[id.Room] // who joins a room by way of another server
-	signing      locks[id.Room] // whose event is at the room's policy server
+	entering     locks[entrance] // who has other servers let them into a room
+	joining      locks[id.Room]  // who joins a room by way of another server
+	signing      locks[id.Room]  // whose event is at the room's policy server
 	policy       *ownPolicy
 	partial      partialRooms
 	nids         nidBlock

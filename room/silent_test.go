@@ -2,13 +2,17 @@ package room_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/room"
 	"hearth/store"
@@ -71,4 +75,140 @@ func TestAnInviteIsRefusedWhateverItsServersDo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slow is the guest's network, of which a test holds up requests.
+type slow struct {
+	*guest
+	hold func(ctx context.Context, what string, server id.Server) error
+	sent atomic.Int32 // joins
+}
+
+func (s *slow) MakeMembership(ctx context.Context, to id.Server, m store.Membership, r id.Room, u id.User, versions []string) (room.Template, error) {
+	if err := s.hold(ctx, "make", to); err != nil {
+		return room.Template{}, err
+	}
+	return s.guest.MakeMembership(ctx, to, m, r, u, versions)
+}
+
+func (s *slow) SendJoin(ctx context.Context, to id.Server, join *event.PDU, omit bool, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error) {
+	s.sent.Add(1)
+	a, err := s.guest.SendJoin(ctx, to, join, omit, each)
+	if err == nil {
+		err = s.hold(ctx, "send", to)
+	}
+	return a, err
+}
+
+// slowly has the guest's engine ask others that hold up its requests.
+func (g *guest) slowly(hold func(ctx context.Context, what string, server id.Server) error) *slow {
+	g.rests()
+	s := &slow{guest: g, hold: hold}
+	g.e = room.New(g.s, room.Options{
+		Server: guestServer, KeyID: "ed25519:1", Key: g.key, Network: s, TempDir: g.t.TempDir(),
+		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil },
+	})
+	return s
+}
+
+func takes(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Clients and proxies do not wait for as long as it takes to join a large room. They find it there
+// when they ask again.
+func TestAJoinGoesOnThoughItsClientHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newPeer(t, storetest.Open(t, nil), "11").guest()
+		s := g.slowly(func(ctx context.Context, what string, _ id.Server) error {
+			if what == "send" {
+				return takes(ctx, 100*time.Second)
+			}
+			return nil
+		})
+		start := time.Now()
+		join := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			return g.e.Join(ctx, room.Change{Room: g.room, Sender: guestBob, Via: []id.Server{storetest.Server}})
+		}
+		for range 3 {
+			if err := join(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+		}
+		if err := join(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 100*time.Second || s.sent.Load() != 1 {
+			t.Errorf("joined after %v, by %d joins", took, s.sent.Load())
+		}
+		if rooms, err := g.e.Joined(t.Context(), guestBob); err != nil || !slices.Equal(rooms, []id.Room{g.room}) {
+			t.Errorf("bob is in %v, %v", rooms, err)
+		}
+	})
+}
+
+// Who joins by way of another server a room that others here are in is a member there as soon as
+// that takes the join.
+func TestAJoinThroughAnotherServerGoesOnThoughItsClientHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t, storetest.Open(t, nil), "11")
+		p.local("m.room.name", `{"name":"n"}`)
+		p.learn()
+		p.deliver(p.member("@bob:elsewhere.example", "join", p.newest()))
+		g := p.guest()
+		s := g.slowly(func(ctx context.Context, what string, _ id.Server) error { return takes(ctx, 20*time.Second) })
+		g.join(guestBob)
+		s.sent.Store(0)
+		join := func(patience time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			return g.e.Join(ctx, room.Change{Room: g.room, Sender: guestAlice})
+		}
+		if err := join(30 * time.Second); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if err := join(30 * time.Second); err != nil || s.sent.Load() != 1 {
+			t.Errorf("%d joins, %v", s.sent.Load(), err)
+		}
+		if !g.shows(g.newest()) {
+			t.Error("the join is not here")
+		}
+	})
+}
+
+// What nobody waits for does not outlive the server.
+func TestAJoinThatGoesOnAloneEndsWithTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newPeer(t, storetest.Open(t, nil), "11").guest()
+		asked := 0
+		g.slowly(func(ctx context.Context, _ string, _ id.Server) error { asked++; return takes(ctx, time.Hour) })
+		serving, stop := context.WithCancel(t.Context())
+		go func() {
+			defer stop()
+			takes(t.Context(), time.Minute)
+		}()
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		join := func(ctx context.Context) error {
+			return g.e.Join(ctx, room.Change{Room: g.room, Sender: guestBob, Via: []id.Server{storetest.Server}})
+		}
+		if err := join(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		g.must(g.e.Attend(serving))
+		if took := time.Since(start); took != time.Minute || asked != 1 {
+			t.Errorf("stopped after %v, with %d requests", took, asked)
+		}
+		if err := join(t.Context()); err == nil || time.Since(start) != time.Minute {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
 }

@@ -35,6 +35,9 @@ func (s *Server) joinWithinLimit(ctx context.Context, c httpx.Caller, change roo
 	case known && points > limit.Complexity:
 		return tooLarge
 	}
+	if !known {
+		ctx = context.WithoutCancel(ctx) // the join goes on without the client, so what comes after it has to
+	}
 	if err := s.Rooms.Join(ctx, change); err != nil || known {
 		return err
 	}
