@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -56,8 +57,14 @@ func (e *Engine) candidates(ctx context.Context, c Change) (list []id.Server, fo
 	return unique[:min(len(unique), maxVia)], founder, nil
 }
 
-// eachVia asks servers one after the other until one has done what fn asks of it.
-func (e *Engine) eachVia(ctx context.Context, c Change, fn func(context.Context, id.Server) error) error {
+// proposeTime is how long a server may take to propose an event while there are others to ask.
+const proposeTime = 10 * time.Second
+
+// handIn has a server take an event that it has proposed.
+type handIn func(ctx context.Context, to id.Server, v *roomversion.Version, p *event.PDU) error
+
+// eachVia asks servers one after the other to propose a membership, until one has taken it.
+func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send handIn) error {
 	servers, founder, err := e.candidates(ctx, c)
 	if err != nil {
 		return err
@@ -70,16 +77,16 @@ func (e *Engine) eachVia(ctx context.Context, c Change, fn func(context.Context,
 	}
 	// What a server says of the request itself is worth more than that another is down.
 	var refusal *errcode.Error
-	for _, server := range servers {
+	for i, server := range servers {
 		if server == founder && refusal != nil {
 			break
 		}
-		if err = fn(ctx, server); err == nil {
+		if err = e.by(ctx, server, c, m, send, i == len(servers)-1); err == nil {
 			return nil
 		}
 		slog.InfoContext(ctx, "a server did not let us in", "room", c.Room, "user", c.Target, "server", server, "error", err)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			break
 		}
 		if refused := (*errcode.Error)(nil); refusal == nil && errors.As(err, &refused) && refused.Status < 500 {
 			refusal = refused
@@ -89,6 +96,23 @@ func (e *Engine) eachVia(ctx context.Context, c Change, fn func(context.Context,
 		return refusal
 	}
 	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, err)
+}
+
+// by has one server propose a membership and take it.
+func (e *Engine) by(ctx context.Context, server id.Server, c Change, m store.Membership, send handIn, last bool) error {
+	proposing, cancel := ctx, func() {}
+	switch {
+	case m == store.Leave:
+		proposing, cancel = context.WithTimeout(ctx, leaveVia)
+	case !last:
+		proposing, cancel = context.WithTimeout(ctx, proposeTime)
+	}
+	p, v, err := e.handshake(proposing, server, m, c)
+	cancel()
+	if err != nil {
+		return err
+	}
+	return send(ctx, server, v, p)
 }
 
 func knownVersions() (names []string) {
@@ -221,14 +245,11 @@ func (e *Engine) joinRemote(ctx context.Context, c Change) error {
 	if err != nil || by == nil {
 		return err
 	}
-	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error { return by(ctx, server, c) })
+	return e.eachVia(ctx, c, store.Join, by)
 }
 
-func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error {
-	join, v, err := e.handshake(ctx, server, store.Join, c)
-	if err != nil {
-		return err
-	}
+// joinVia hands a join in to a room that is not known here.
+func (e *Engine) joinVia(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) error {
 	join, state, answer, err := e.letIn(ctx, server, v, join)
 	if err != nil || state == nil {
 		return err
@@ -237,7 +258,7 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, c Change) error 
 	if err != nil {
 		return err
 	}
-	err = e.write(ctx, c.Room, func(w *writing) error { return w.joined(ctx, state, join, lacks) })
+	err = e.write(ctx, join.Room, func(w *writing) error { return w.joined(ctx, state, join, lacks) })
 	if err == nil && lacks != nil {
 		e.partial.begin()
 	}
@@ -525,19 +546,10 @@ func (w *writing) snapshotChange(tx *store.Tx, e store.StateEntry, before, after
 	return c, nil
 }
 
-// joinThrough joins a room that is known here by way of another server, which has
-// somebody to authorise it.
+// joinThrough hands a join in to a room that is known here up to it, to another server, which
+// has somebody to authorise it.
 // spec: server-server-api#restricted-rooms
-func (e *Engine) joinThrough(ctx context.Context, server id.Server, c Change) error {
-	join, v, err := e.handshake(ctx, server, store.Join, c)
-	if err != nil {
-		return err
-	}
-	return e.sendJoin(ctx, server, v, join)
-}
-
-// sendJoin hands a join in to a room whose history is known here up to it.
-func (e *Engine) sendJoin(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) error {
+func (e *Engine) joinThrough(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) error {
 	answer, err := e.options.Network.SendJoin(ctx, server, join, true, func(StatePart, jsontext.Value) error { return nil })
 	if err != nil {
 		return err

@@ -109,11 +109,8 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 	return e.goOnAlone(ctx, c, func(ctx context.Context) error { return e.joinRemote(ctx, c) })
 }
 
-// joinBy joins a room by way of a server.
-type joinBy func(context.Context, id.Server, Change) error
-
 // joinHere makes the sender a member, or says how another server lets them in, of those that c names then.
-func (e *Engine) joinHere(ctx context.Context, c Change) (joinBy, Change, error) {
+func (e *Engine) joinHere(ctx context.Context, c Change) (handIn, Change, error) {
 	here, err := e.isResident(ctx, c.Room)
 	if err != nil {
 		return nil, c, err

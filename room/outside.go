@@ -73,11 +73,7 @@ func (o *outsider) add(u id.User) {
 // knockRemote asks to be let into a room that nobody here is in.
 // spec: server-server-api#knocking-upon-a-room
 func (e *Engine) knockRemote(ctx context.Context, c Change) error {
-	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error {
-		knock, v, err := e.handshake(ctx, server, store.Knock, c)
-		if err != nil {
-			return err
-		}
+	return e.eachVia(ctx, c, store.Knock, func(ctx context.Context, server id.Server, v *roomversion.Version, knock *event.PDU) error {
 		raw, err := e.options.Network.SendKnock(ctx, server, knock)
 		if err != nil {
 			return err
@@ -98,7 +94,7 @@ func (e *Engine) knockRemote(ctx context.Context, c Change) error {
 // silent: the leave must not rest on them, nor on how long the client waits.
 const (
 	tellLeaveTime  = 12 * time.Second // for telling others of a leave
-	leaveVia       = 5 * time.Second  // for telling one of them
+	leaveVia       = 5 * time.Second  // for each question to one of them
 	leaveAloneTime = time.Minute      // for all of it, also the writing here
 )
 
@@ -136,13 +132,9 @@ func (e *Engine) leaveRemote(ctx context.Context, c Change, o *outsider) error {
 func (e *Engine) tellLeave(ctx context.Context, c Change) error {
 	ctx, cancel := context.WithTimeout(ctx, tellLeaveTime)
 	defer cancel()
-	return e.eachVia(ctx, c, func(ctx context.Context, server id.Server) error {
+	return e.eachVia(ctx, c, store.Leave, func(ctx context.Context, server id.Server, _ *roomversion.Version, leave *event.PDU) error {
 		ctx, cancel := context.WithTimeout(ctx, leaveVia)
 		defer cancel()
-		leave, _, err := e.handshake(ctx, server, store.Leave, c)
-		if err != nil {
-			return err
-		}
 		if err := e.options.Network.SendLeave(ctx, server, leave); err != nil {
 			return err
 		}

@@ -212,3 +212,25 @@ func TestAJoinThatGoesOnAloneEndsWithTheServer(t *testing.T) {
 		}
 	})
 }
+
+// Servers that do not answer do not keep anybody waiting for long where another lets them in.
+func TestAJoinIsNotHeldUpBySilentServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newPeer(t, storetest.Open(t, nil), "11").guest()
+		silent := []id.Server{"a.example", "b.example", "c.example"}
+		g.slowly(func(ctx context.Context, what string, server id.Server) error {
+			switch {
+			case slices.Contains(silent, server):
+				return errors.Join(takes(ctx, 30*time.Second), errors.New("there was no answer in time"))
+			case what == "make":
+				return takes(ctx, 20*time.Second) // nobody else is left
+			}
+			return nil
+		})
+		start := time.Now()
+		g.must(g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestBob, Via: append(silent, storetest.Server)}))
+		if took := time.Since(start); took > 50*time.Second {
+			t.Errorf("joined after %v", took)
+		}
+	})
+}
