@@ -182,7 +182,9 @@ func (e *Engine) seconded(ctx context.Context, servers []id.Server, h *Head, f *
 		if server == h.Partial.Via {
 			continue
 		}
-		states, err := e.fetchBefore(ctx, server, h)
+		telling, cancel := context.WithTimeout(ctx, fetchTime)
+		states, err := e.fetchBefore(telling, server, h)
+		cancel()
 		if err != nil {
 			slog.DebugContext(ctx, "the members of a room are not confirmed", "room", h.ID, "server", server, "error", err)
 			continue

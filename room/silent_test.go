@@ -100,6 +100,13 @@ func (s *slow) SendJoin(ctx context.Context, to id.Server, join *event.PDU, omit
 	return a, err
 }
 
+func (s *slow) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, at id.Event) (state, chain []id.Event, err error) {
+	if err := s.hold(ctx, "state", from); err != nil {
+		return nil, nil, err
+	}
+	return s.guest.GetRoomStateIDs(ctx, from, r, at)
+}
+
 // slowly has the guest's engine ask others that hold up its requests.
 func (g *guest) slowly(hold func(ctx context.Context, what string, server id.Server) error) *slow {
 	g.rests()
@@ -232,5 +239,41 @@ func TestAJoinIsNotHeldUpBySilentServers(t *testing.T) {
 		if took := time.Since(start); took > 50*time.Second {
 			t.Errorf("joined after %v", took)
 		}
+	})
+}
+
+// A server that is asked whether it tells the same of a room as another, and does not say, does not
+// keep the room's state incomplete for as long as it likes.
+func TestAServerThatDoesNotConfirmAStateIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t, storetest.Open(t, nil), "11")
+		p.local("m.room.name", `{"name":"n"}`)
+		p.learn()
+		for _, server := range []string{"elsewhere.example", "third.example", "fourth.example"} {
+			p.deliver(p.member(id.User("@alice:"+server), "join", p.newest()))
+		}
+		g := p.guest()
+		g.refuse[storetest.Server] = true // which let us in
+		var asked []id.Server
+		g.slowly(func(ctx context.Context, what string, server id.Server) error {
+			if what != "state" || server == storetest.Server {
+				return nil
+			}
+			if !slices.Contains(asked, server) {
+				asked = append(asked, server)
+			}
+			if len(asked) > 1 && asked[1] == server { // the first has told the state
+				return takes(ctx, 24*time.Hour)
+			}
+			return nil
+		})
+		joined := g.join(guestBob)
+		close(g.told)
+		start := time.Now()
+		whole, err := g.e.CompleteState(t.Context(), g.room)
+		if took := time.Since(start); err != nil || !whole || took > 20*time.Minute {
+			t.Errorf("after %v the state is whole: %t, %v", took, whole, err)
+		}
+		g.wantState(joined)
 	})
 }
