@@ -18,7 +18,8 @@ import (
 
 // Bounds of asking others for history while a client waits for it.
 const (
-	backfillTime    = 15 * time.Second
+	backfillTime    = 15 * time.Second // for a page
+	listTime        = 5 * time.Second  // for each question to a server while there are others to ask
 	backfillServers = 5
 	minBackfill     = 50  // events asked for at once: clients mostly go on reading
 	maxBackfill     = 100 // as many as servers hand out at once
@@ -32,34 +33,50 @@ func crossedGaps(tx *store.Tx, room store.RoomNID, from, reached int64, full boo
 	return tx.Gaps.Down(room, reached, from, maxBackfills)
 }
 
-// backfill asks other servers for what is missing at a gap, and says whether anything
-// came of it.
+// backfilling is what is asked for at a gap.
+type backfilling struct {
+	v       *roomversion.Version
+	room    id.Room
+	gap     store.Gap
+	missing []id.Event
+	limit   int
+	within  time.Duration // for each question; 0: as long as there is
+}
+
+// backfill asks other servers for what is missing at a gap, until ctx ends, and says whether
+// anything came of it.
 // spec: server-server-api#backfilling-and-retrieving-missing-events
 func (e *Engine) backfill(ctx context.Context, room id.Room, gap store.Gap, limit int) bool {
-	ctx, cancel := context.WithTimeout(ctx, backfillTime)
-	defer cancel()
-	limit = min(max(limit, minBackfill), maxBackfill)
-	var missing []id.Event
+	b := backfilling{room: room, gap: gap, limit: min(max(limit, minBackfill), maxBackfill)}
 	var servers []id.Server
-	v, ok, err := e.RoomVersion(ctx, room)
-	if err == nil && ok {
-		missing, servers, err = e.whoKnows(ctx, gap)
+	var err error
+	var ok bool
+	if b.v, ok, err = e.RoomVersion(ctx, room); err == nil && ok {
+		b.missing, servers, err = e.whoKnows(ctx, gap)
 	}
-	if err == nil && len(missing) == 0 { // it was all found elsewhere
+	if err == nil && len(b.missing) == 0 { // it was all found elsewhere
 		err = e.write(ctx, room, func(w *writing) error { _, err := w.fillGap(ctx, gap.Position, nil); return err })
 		servers = nil
 	}
-	for _, ask := range []func(context.Context, id.Server, *roomversion.Version, id.Room, store.Gap, []id.Event, int) (int, error){e.backfillFrom, e.backfillEach} {
-		for _, server := range servers {
-			if err := ctx.Err(); err != nil {
+	silent := map[id.Server]bool{}
+	for _, ask := range []func(context.Context, id.Server, backfilling) (int, error){e.backfillFrom, e.backfillEach} {
+		for i, server := range servers {
+			if silent[server] {
+				continue
+			}
+			if b.within = listTime; i == len(servers)-1 {
+				b.within = 0
+			}
+			var n int
+			if n, err = ask(ctx, server, b); n > 0 {
+				return true
+			}
+			if ctx.Err() != nil {
 				slog.InfoContext(ctx, "older history was not received in time", "room", room, "asked", servers, "error", err)
 				return false
 			}
-			var n int
-			if n, err = ask(ctx, server, v, room, gap, missing, limit); n > 0 {
-				return true
-			}
 			if err != nil {
+				silent[server] = errors.Is(err, context.DeadlineExceeded)
 				slog.DebugContext(ctx, "history not received", "room", room, "from", server, "error", err)
 			}
 		}
@@ -68,6 +85,14 @@ func (e *Engine) backfill(ctx context.Context, room id.Room, gap store.Gap, limi
 		slog.InfoContext(ctx, "older history could not be had from other servers", "room", room, "error", err)
 	}
 	return false
+}
+
+// patient bounds one question to a server; 0: it has as long as ctx.
+func patient(ctx context.Context, within time.Duration) (context.Context, context.CancelFunc) {
+	if within == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, within)
 }
 
 // whoKnows lists what is missing at a gap and some servers that may know it: that of
@@ -111,12 +136,12 @@ func (e *Engine) whoKnows(ctx context.Context, gap store.Gap) (missing []id.Even
 
 // backfillFrom asks one server for what is missing at a gap, and says how many events of it
 // have their place now.
-func (e *Engine) backfillFrom(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, gap store.Gap, missing []id.Event, limit int) (int, error) {
-	told, err := e.listOlder(ctx, server, v, room, missing, limit)
+func (e *Engine) backfillFrom(ctx context.Context, server id.Server, b backfilling) (int, error) {
+	told, err := e.listOlder(ctx, server, b, b.missing)
 	if err != nil {
 		return 0, err
 	}
-	return e.placeOlder(ctx, server, room, gap, connected(told, missing))
+	return e.placeOlder(ctx, server, b, connected(told, b.missing))
 }
 
 // backfillEach asks one server for one missing event after the other, until one of them leads on. Of
@@ -124,21 +149,24 @@ func (e *Engine) backfillFrom(ctx context.Context, server id.Server, v *roomvers
 // what a server has rejected it lists for nobody: such an event is asked for by its name, and those
 // before it instead. Whether it was rejected rightly cannot be judged here. So it is missing still, for
 // another server to list.
-func (e *Engine) backfillEach(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, gap store.Gap, missing []id.Event, limit int) (int, error) {
-	names := slices.Clone(missing)
+func (e *Engine) backfillEach(ctx context.Context, server id.Server, b backfilling) (int, error) {
+	names := slices.Clone(b.missing)
 	for i := 0; i < len(names) && i < maxBackfillEach; i++ {
-		told, err := e.listOlder(ctx, server, v, room, names[i:i+1], limit)
+		told, err := e.listOlder(ctx, server, b, names[i:i+1])
 		if err != nil {
 			return 0, err
 		}
 		wanted := names[i : i+1]
 		if !slices.ContainsFunc(told, func(p *event.PDU) bool { return p.ID == names[i] }) {
-			raw, err := e.options.Network.GetEvent(ctx, server, names[i])
+			raw, err := e.getOlder(ctx, server, b, names[i])
+			if errors.Is(err, context.DeadlineExceeded) {
+				return 0, err // it says nothing to the other names either
+			}
 			if err != nil {
 				slog.DebugContext(ctx, "event not received", "event", names[i], "from", server, "error", err)
 				continue
 			}
-			list := e.verifyOlder(ctx, v, room, []jsontext.Value{raw})
+			list := e.verifyOlder(ctx, b.v, b.room, []jsontext.Value{raw})
 			if len(list) == 0 || list[0].ID != names[i] {
 				continue
 			}
@@ -151,7 +179,7 @@ func (e *Engine) backfillEach(ctx context.Context, server id.Server, v *roomvers
 				}
 			}
 		}
-		if n, err := e.placeOlder(ctx, server, room, gap, connected(told, wanted)); n > 0 || err != nil {
+		if n, err := e.placeOlder(ctx, server, b, connected(told, wanted)); n > 0 || err != nil {
 			return n, err
 		}
 	}
@@ -162,24 +190,33 @@ func (e *Engine) backfillEach(ctx context.Context, server id.Server, v *roomvers
 const maxBackfillEach = 10
 
 // listOlder asks a server for some events and those before them.
-func (e *Engine) listOlder(ctx context.Context, server id.Server, v *roomversion.Version, room id.Room, from []id.Event, limit int) ([]*event.PDU, error) {
-	raws, err := e.options.Network.Backfill(ctx, server, room, from, limit)
+func (e *Engine) listOlder(ctx context.Context, server id.Server, b backfilling, from []id.Event) ([]*event.PDU, error) {
+	asking, cancel := patient(ctx, b.within)
+	raws, err := e.options.Network.Backfill(asking, server, b.room, from, b.limit)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
-	return e.verifyOlder(ctx, v, room, raws), nil
+	return e.verifyOlder(ctx, b.v, b.room, raws), nil
+}
+
+// getOlder asks a server for one event.
+func (e *Engine) getOlder(ctx context.Context, server id.Server, b backfilling, name id.Event) (jsontext.Value, error) {
+	ctx, cancel := patient(ctx, b.within)
+	defer cancel()
+	return e.options.Network.GetEvent(ctx, server, name)
 }
 
 // placeOlder puts events that a server has told, newest first, into a gap.
-func (e *Engine) placeOlder(ctx context.Context, server id.Server, room id.Room, gap store.Gap, list []*event.PDU) (placed int, err error) {
+func (e *Engine) placeOlder(ctx context.Context, server id.Server, b backfilling, list []*event.PDU) (placed int, err error) {
 	if len(list) == 0 {
 		return 0, nil
 	}
 	if err := e.backfillAuth(ctx, server, list); err != nil {
 		return 0, err
 	}
-	err = e.write(ctx, room, func(w *writing) (err error) {
-		placed, err = w.fillGap(ctx, gap.Position, list)
+	err = e.write(ctx, b.room, func(w *writing) (err error) {
+		placed, err = w.fillGap(ctx, b.gap.Position, list)
 		return err
 	})
 	return placed, err
@@ -381,9 +418,11 @@ func (w *writing) narrowGap(tx *store.Tx, gap store.Gap, lowest int64, list []*e
 const maxBackfills = 5
 
 // filling reads a page of older events again after others were asked for what is
-// missing in it; where they cannot help, the page has what is known here.
+// missing in it; where they cannot help, or not in time, the page has what is known here.
 func (e *Engine) filling(ctx context.Context, room id.Room, limit int, read func() ([]store.Gap, error)) error {
 	unfilled := map[int64]bool{}
+	asking, cancel := context.WithTimeout(ctx, backfillTime)
+	defer cancel()
 	for asked := 0; ; {
 		gaps, err := read()
 		if err != nil || e.options.Network == nil {
@@ -391,11 +430,11 @@ func (e *Engine) filling(ctx context.Context, room id.Room, limit int, read func
 		}
 		filled := false
 		for _, gap := range gaps {
-			if unfilled[gap.Position] || filled || asked == maxBackfills {
+			if unfilled[gap.Position] || filled || asked == maxBackfills || asking.Err() != nil {
 				continue
 			}
 			asked++
-			filled = e.backfill(ctx, room, gap, limit)
+			filled = e.backfill(asking, room, gap, limit)
 			unfilled[gap.Position] = !filled
 		}
 		if !filled {

@@ -100,13 +100,14 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 
 // by has one server propose a membership and take it.
 func (e *Engine) by(ctx context.Context, server id.Server, c Change, m store.Membership, send handIn, last bool) error {
-	proposing, cancel := ctx, func() {}
+	within := proposeTime
 	switch {
 	case m == store.Leave:
-		proposing, cancel = context.WithTimeout(ctx, leaveVia)
-	case !last:
-		proposing, cancel = context.WithTimeout(ctx, proposeTime)
+		within = leaveVia
+	case last:
+		within = 0
 	}
+	proposing, cancel := patient(ctx, within)
 	p, v, err := e.handshake(proposing, server, m, c)
 	cancel()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,27 @@ func (q quiet) MakeMembership(ctx context.Context, to id.Server, m store.Members
 		return room.Template{}, err
 	}
 	return q.peer.MakeMembership(ctx, to, m, r, u, versions)
+}
+
+func (q quiet) Backfill(ctx context.Context, from id.Server, r id.Room, before []id.Event, limit int) ([]jsontext.Value, error) {
+	if err := q.hush(ctx, from); err != nil {
+		return nil, err
+	}
+	return q.peer.Backfill(ctx, from, r, before, limit)
+}
+
+func (q quiet) GetEvent(ctx context.Context, from id.Server, e id.Event) (jsontext.Value, error) {
+	if err := q.hush(ctx, from); err != nil {
+		return nil, err
+	}
+	return q.peer.GetEvent(ctx, from, e)
+}
+
+func (q quiet) TimestampToEvent(ctx context.Context, from id.Server, r id.Room, ts int64, back bool) (id.Event, int64, error) {
+	if err := q.hush(ctx, from); err != nil {
+		return "", 0, err
+	}
+	return q.peer.TimestampToEvent(ctx, from, r, ts, back)
 }
 
 // Whoever invites chooses the servers that hear of the refusal: it must not rest on them, nor on
@@ -275,5 +297,74 @@ func TestAServerThatDoesNotConfirmAStateIsGivenUp(t *testing.T) {
 			t.Errorf("after %v the state is whole: %t, %v", took, whole, err)
 		}
 		g.wantState(joined)
+	})
+}
+
+// leaveGaps has the server miss events, and be with three others in the room.
+func (p *peer) leaveGaps(n int) {
+	p.t.Helper()
+	for _, server := range []string{"third.example", "fourth.example"} {
+		p.deliver(p.member(id.User("@charlie:"+server), "join", p.newest()))
+	}
+	last := p.newest()
+	for i := range n {
+		hidden := p.say(fmt.Sprintf("hidden %d", i), last)
+		p.hides[hidden.ID] = true
+		said := p.say(fmt.Sprint(i), p.say("-", hidden.ID).ID)
+		p.deliver(said)
+		last = said.ID
+	}
+}
+
+// Whoever scrolls back waits for other servers once for a page, and not for one that does not answer
+// while there are others.
+func TestHistoryIsNotHeldUpBySilentServers(t *testing.T) {
+	const older = "hidden 0, hidden 1, hidden 2, hidden 3, hidden 4, hidden 5, "
+	for what, test := range map[string]struct {
+		limit  int
+		silent map[id.Server]bool
+		within time.Duration
+		shown  string
+	}{
+		"all are silent": {100, nil, 15 * time.Second, ""},
+		"one is silent":  {3, map[id.Server]bool{elsewhere: true}, 5 * time.Second, older},
+		"none is silent": {3, map[id.Server]bool{}, 0, older},
+		"two are silent": {3, map[id.Server]bool{elsewhere: true, "third.example": true}, 10 * time.Second, older},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, storetest.Open(t, nil), "11")
+				p.leaveGaps(6)
+				const before = "-, 0, -, 1, -, 2, -, 3, -, 4, "
+				if got := strings.Join(p.shown(), ", "); got != before+"-, 5" {
+					t.Fatal(got)
+				}
+				p.quiet(test.silent)
+				start := time.Now()
+				_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: test.limit})
+				p.must(err)
+				if took := time.Since(start); took > test.within {
+					t.Errorf("took %v", took)
+				}
+				if got := strings.Join(p.shown(), ", "); got != before+test.shown+"-, 5" {
+					t.Error(got)
+				}
+			})
+		})
+	}
+}
+
+// Nor does whoever looks for a time.
+func TestATimeIsNotHeldUpBySilentServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t, storetest.Open(t, nil), "11")
+		p.leaveGaps(1)
+		p.quiet(map[id.Server]bool{elsewhere: true})
+		start := time.Now()
+		_, err := p.e.EventAt(t.Context(), room.Reader{User: alice}, p.room, p.events[p.newest()].OriginServerTS-2, true)
+		p.must(err)
+		if took := time.Since(start); took != 5*time.Second {
+			t.Errorf("took %v", took)
+		}
 	})
 }

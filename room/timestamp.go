@@ -107,8 +107,14 @@ func (e *Engine) fetchNearest(ctx context.Context, room id.Room, gap store.Gap, 
 	ctx, cancel := context.WithTimeout(ctx, timestampTime)
 	defer cancel()
 	_, servers, err := e.whoKnows(ctx, gap)
-	for _, server := range servers {
-		name, at, failure := e.options.Network.TimestampToEvent(ctx, server, room, ts, back)
+	for i, server := range servers {
+		within := listTime
+		if i == len(servers)-1 {
+			within = 0
+		}
+		asking, cancel := patient(ctx, within)
+		name, at, failure := e.options.Network.TimestampToEvent(asking, server, room, ts, back)
+		cancel()
 		if err = failure; err != nil {
 			slog.DebugContext(ctx, "a server did not find an event for a time", "room", room, "server", server, "error", err)
 			continue
