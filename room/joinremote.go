@@ -75,8 +75,10 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 	if e.options.Network == nil || len(servers) == 0 {
 		return errcode.NotFound("room %s is not known here, and no server that may know it was named", c.Room)
 	}
-	// What a server says of the request itself is worth more than that another is down.
-	var refusal *errcode.Error
+	// What a server says of the request itself is worth more than that another is down, or
+	// does not know of such requests. With it goes whose it is: it is not this server's answer.
+	var refusal error
+	trouble := false
 	for i, server := range servers {
 		if server == founder && refusal != nil {
 			break
@@ -86,14 +88,21 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 		}
 		slog.InfoContext(ctx, "a server did not let us in", "room", c.Room, "user", c.Target, "server", server, "error", err)
 		if ctx.Err() != nil {
+			trouble = true
 			break
 		}
-		if refused := (*errcode.Error)(nil); refusal == nil && errors.As(err, &refused) && refused.Status < 500 {
-			refusal = refused
+		switch said, ok := errors.AsType[*errcode.Error](err); {
+		case !ok || said.Status >= 500:
+			trouble = true
+		case said.Code != "M_UNRECOGNIZED" && refusal == nil:
+			refusal = err
 		}
 	}
-	if refusal != nil {
+	switch {
+	case refusal != nil:
 		return refusal
+	case !trouble:
+		return err
 	}
 	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, err)
 }

@@ -13,8 +13,10 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
+	"hearth/remote"
 	"hearth/room"
 	"hearth/store"
 	"hearth/store/storetest"
@@ -367,4 +369,38 @@ func TestATimeIsNotHeldUpBySilentServers(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 	})
+}
+
+// refusing is the guest's network, in which other servers answer with errors.
+type refusing struct {
+	*guest
+	answers map[id.Server]*errcode.Error
+}
+
+func (r refusing) MakeMembership(_ context.Context, to id.Server, _ store.Membership, _ id.Room, _ id.User, _ []string) (room.Template, error) {
+	return room.Template{}, &remote.Error{Server: to, Status: r.answers[to].Status, Err: r.answers[to]}
+}
+
+// That another server does not have an endpoint must not look as if this one had none. And what such
+// a server says of a room is worth less than what others do.
+func TestAServerWithoutTheEndpointIsNotThisOne(t *testing.T) {
+	p := newPeer(t, storetest.Open(t, nil), "11")
+	unknown := errcode.Unrecognized("what?")
+	for what, test := range map[string]struct {
+		answers map[id.Server]*errcode.Error
+		code    string
+	}{
+		"nobody has it":        {map[id.Server]*errcode.Error{"a.example": unknown, storetest.Server: unknown}, "M_NOT_FOUND"},
+		"somebody refuses":     {map[id.Server]*errcode.Error{"a.example": unknown, storetest.Server: errcode.Forbidden("you are banned")}, "M_FORBIDDEN"},
+		"somebody has trouble": {map[id.Server]*errcode.Error{"a.example": unknown, storetest.Server: errcode.New(500, "M_UNKNOWN", "oh")}, "M_UNKNOWN"},
+		"the other way round":  {map[id.Server]*errcode.Error{"a.example": errcode.New(500, "M_UNKNOWN", "oh"), storetest.Server: unknown}, "M_UNKNOWN"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			e := room.New(p.s, room.Options{Server: guestServer, KeyID: "ed25519:1", Key: p.key, Network: refusing{&guest{peer: p}, test.answers}})
+			for _, enter := range []func(context.Context, room.Change) error{e.Join, e.Knock} {
+				err := enter(t.Context(), room.Change{Room: "!unknown:localhost", Sender: guestBob, Via: []id.Server{"a.example"}})
+				wantCode(t, remote.ForClient(err), test.code)
+			}
+		})
+	}
 }
