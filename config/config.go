@@ -40,6 +40,7 @@ type Config struct {
 	PublicRoomsToServers         bool             `yaml:"allow_public_rooms_over_federation" default:"false" doc:"Show the list of public rooms to other servers, and so to everybody."`
 	LimitRemoteRooms             LimitRemoteRooms `yaml:"limit_remote_rooms" doc:"Keep users out of rooms of other servers that are too large for this one."`
 	ProfilesToServers            bool             `yaml:"allow_profile_lookup_over_federation" default:"true" doc:"Tell other servers the names and pictures of users."`
+	DeviceNamesToServers         bool             `yaml:"allow_device_name_lookup_over_federation" default:"false" doc:"Tell other servers the names of users' devices, such as Alice's telephone."`
 
 	_                         struct{}       `section:"Accounts"`
 	EnableRegistration        bool           `yaml:"enable_registration" default:"false" doc:"Let people make accounts by themselves."`

@@ -58,7 +58,7 @@ func (s *Service) UploadCrossSigning(ctx context.Context, user id.User, up Cross
 		return errcode.MissingParam("there is no key in the request")
 	}
 	authorized := false
-	write := func(tx *store.Tx) error { return storeCrossSigning(tx, user, keys, authorized) }
+	write := func(tx *store.Tx) error { return s.storeCrossSigning(tx, user, keys, authorized) }
 	if err = s.store.Update(ctx, write); !errors.Is(err, errNotAuthorized) {
 		return err
 	}
@@ -128,7 +128,7 @@ func parseSigningKey(user id.User, usage string, raw jsontext.Value) (signingKey
 }
 
 // storeCrossSigning stores keys that are new or replace others, and their signatures.
-func storeCrossSigning(tx *store.Tx, user id.User, keys []signingKey, authorized bool) error {
+func (s *Service) storeCrossSigning(tx *store.Tx, user id.User, keys []signingKey, authorized bool) error {
 	nid, err := tx.IDs.User(user)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func storeCrossSigning(tx *store.Tx, user id.User, keys []signingKey, authorized
 	if !changed {
 		return nil
 	}
-	return deviceListChanged(tx, nid, "")
+	return s.deviceListChanged(tx, nid, "")
 }
 
 // masterFor is the master key that the others must be signed with.

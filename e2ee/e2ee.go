@@ -26,6 +26,9 @@ import (
 // Service keeps the keys of this server's users, and of those of other servers
 // with whom they share rooms. Its methods may be called from any goroutine.
 type Service struct {
+	// NamesToServers, if set before use: other servers are told the names of devices.
+	NamesToServers bool
+
 	store  *store.Store
 	server id.Server
 	remote Remote
@@ -95,12 +98,12 @@ func splitLocal[V any](s *Service, asked map[id.User]V) (local, remote map[id.Us
 
 // deviceListChanged notes that keys of a local user changed and tells all who
 // see him, other servers too. An empty device stands for his cross-signing keys.
-func deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error {
+func (s *Service) deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error {
 	position := tx.NextPosition()
 	if err := tx.DeviceLists.Set(user, device, position); err != nil {
 		return err
 	}
-	if err := tellServers(tx, user, device, position); err != nil {
+	if err := s.tellServers(tx, user, device, position); err != nil {
 		return fmt.Errorf("tell other servers of changed keys: %w", err)
 	}
 	seen, err := tx.Members.SharingLocal(user)
@@ -117,7 +120,7 @@ func deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error
 // DevicesDeleted removes all that is kept for devices, in the transaction that
 // deletes them, and announces the change.
 // spec: client-server-api#device-management
-func DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
+func (s *Service) DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
 	nid, ok, err := tx.IDs.FindUser(user)
 	if err != nil || !ok {
 		return err
@@ -134,7 +137,7 @@ func DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
 			return err
 		}
 		if had {
-			if err := deviceListChanged(tx, nid, d); err != nil {
+			if err := s.deviceListChanged(tx, nid, d); err != nil {
 				return err
 			}
 		}
@@ -144,12 +147,12 @@ func DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device) error {
 
 // DeviceChanged announces a new display name of a device, whether it has keys or not.
 // spec: server-server-api#device-management
-func DeviceChanged(tx *store.Tx, user id.User, device id.Device) error {
+func (s *Service) DeviceChanged(tx *store.Tx, user id.User, device id.Device) error {
 	nid, ok, err := tx.IDs.FindUser(user)
 	if err != nil || !ok {
 		return err
 	}
-	return deviceListChanged(tx, nid, device)
+	return s.deviceListChanged(tx, nid, device)
 }
 
 // IsCrossSigningKey says whether a device id is in use as a cross-signing key:

@@ -124,7 +124,7 @@ func (s *Service) step(ctx context.Context, at, saved, position int64) (next, ne
 	}
 	return next, next, s.store.Update(ctx, func(tx *store.Tx) error {
 		for _, i := range c.introduce {
-			if err := i.send(tx); err != nil {
+			if err := s.introduce(tx, i); err != nil {
 				return fmt.Errorf("tell new servers of %s: %w", i.name, err)
 			}
 		}
@@ -203,7 +203,7 @@ func (s *Service) tellAgain(tx *store.Tx, d store.DeviceListChange) error {
 		return err
 	}
 	if s.isLocal(name) {
-		return tellServers(tx, d.User, d.Device, tx.NextPosition())
+		return s.tellServers(tx, d.User, d.Device, tx.NextPosition())
 	}
 	return remoteListChanged(tx, d.User, d.Device)
 }
@@ -274,9 +274,9 @@ func (c *consequences) joined(tx *store.Tx, m store.Member, name id.User) error 
 // maxIntroduced bounds the devices of which new servers are told.
 const maxIntroduced = 50
 
-// send tells servers of a user's devices. These updates refer to none before:
+// introduce tells servers of a user's devices. These updates refer to none before:
 // they make a server without the whole list ask for it.
-func (i introduction) send(tx *store.Tx) error {
+func (s *Service) introduce(tx *store.Tx, i introduction) error {
 	keys, err := tx.DeviceKeys.List(i.user)
 	if err != nil {
 		return err
@@ -292,7 +292,7 @@ func (i introduction) send(tx *store.Tx) error {
 	}
 	for _, k := range keys[:min(len(keys), maxIntroduced)] {
 		u := DeviceListUpdate{User: i.name, Device: k.Device, StreamID: last, PrevID: []int64{}}
-		if err := u.describe(tx, i.user); err != nil {
+		if err := s.describe(tx, i.user, &u); err != nil {
 			return err
 		}
 		if err := tell(u); err != nil {
@@ -311,7 +311,7 @@ func (i introduction) send(tx *store.Tx) error {
 			continue
 		}
 		// It has no keys, yet it is a device of the user's.
-		if err := tell(DeviceListUpdate{User: i.name, Device: d.ID, Name: d.DisplayName, StreamID: last, PrevID: []int64{}}); err != nil {
+		if err := tell(DeviceListUpdate{User: i.name, Device: d.ID, Name: s.nameForServers(d), StreamID: last, PrevID: []int64{}}); err != nil {
 			return err
 		}
 	}

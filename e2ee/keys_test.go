@@ -220,7 +220,7 @@ func TestDeletedDeviceLeavesNothing(t *testing.T) {
 	w.publish(alice, "alice")
 	before := w.position()
 	w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: bob, Type: "m.x"}, "bob", "1", messages(alice, "alice")))
-	w.update(func(tx *store.Tx) error { return e2ee.DevicesDeleted(tx, alice, []id.Device{"alice"}) })
+	w.update(func(tx *store.Tx) error { return w.DevicesDeleted(tx, alice, []id.Device{"alice"}) })
 	r, err := w.QueryKeys(t.Context(), bob, map[id.User][]id.Device{alice: {}}, 0)
 	w.must(err)
 	if len(r.DeviceKeys[alice]) != 0 {

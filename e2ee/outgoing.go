@@ -126,7 +126,7 @@ func queueEDU(tx *store.Tx, position int64, to []store.ServerNID, typ string, co
 // position becomes the stream id of an update, even if there is nobody to be
 // told: who shared a room before must not take a later update for the next one.
 // spec: server-server-api#device-management
-func tellServers(tx *store.Tx, user store.UserNID, device id.Device, position int64) error {
+func (s *Service) tellServers(tx *store.Tx, user store.UserNID, device id.Device, position int64) error {
 	name, err := tx.IDs.UserID(user)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func tellServers(tx *store.Tx, user store.UserNID, device id.Device, position in
 	if last != 0 {
 		update.PrevID = []int64{last}
 	}
-	if err := update.describe(tx, user); err != nil {
+	if err := s.describe(tx, user, &update); err != nil {
 		return err
 	}
 	return queueEDU(tx, position, to, typeDeviceListUpdate, update)
@@ -181,7 +181,7 @@ func without(tx *store.Tx, servers []store.ServerNID, one id.Server) ([]store.Se
 }
 
 // describe fills in how a device is now.
-func (u *DeviceListUpdate) describe(tx *store.Tx, user store.UserNID) error {
+func (s *Service) describe(tx *store.Tx, user store.UserNID, u *DeviceListUpdate) error {
 	keys, ok, err := tx.DeviceKeys.Get(user, u.Device)
 	if err != nil {
 		return err
@@ -190,7 +190,7 @@ func (u *DeviceListUpdate) describe(tx *store.Tx, user store.UserNID) error {
 	if err != nil {
 		return err
 	}
-	if u.Name, u.Deleted = d.DisplayName, !exists; !ok {
+	if u.Name, u.Deleted = s.nameForServers(d), !exists; !ok {
 		return nil // it has no keys, or none any more
 	}
 	signatures, err := visibleSignatures(tx, user, user)
@@ -199,6 +199,15 @@ func (u *DeviceListUpdate) describe(tx *store.Tx, user store.UserNID) error {
 	}
 	u.Keys, err = show(keys, signatures[string(u.Device)], nil)
 	return err
+}
+
+// nameForServers is the name of a device as other servers are told it: it may say more of
+// its owner than is for strangers to know.
+func (s *Service) nameForServers(d store.Device) string {
+	if !s.NamesToServers {
+		return ""
+	}
+	return d.DisplayName
 }
 
 // signingKeysOf is a local user's cross-signing keys as other servers see them.

@@ -37,7 +37,7 @@ func (s *Service) QueryKeys(ctx context.Context, caller id.User, asked map[id.Us
 	}
 	local, remote := splitLocal(s, asked)
 	result := newQueryResult()
-	err := s.queryStored(ctx, result, caller, local)
+	err := s.queryStored(ctx, result, caller, local, true)
 	if err == nil && len(remote) > 0 {
 		err = s.queryRemote(ctx, result, caller, remote, timeoutMS)
 	}
@@ -45,8 +45,8 @@ func (s *Service) QueryKeys(ctx context.Context, caller id.User, asked map[id.Us
 }
 
 // queryStored reads the keys of users that are in the store. Users that do not
-// exist look like users without devices.
-func (s *Service) queryStored(ctx context.Context, result QueryResult, caller id.User, asked map[id.User][]id.Device) error {
+// exist look like users without devices. withNames: with the names of devices of this server.
+func (s *Service) queryStored(ctx context.Context, result QueryResult, caller id.User, asked map[id.User][]id.Device, withNames bool) error {
 	if len(asked) == 0 {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (s *Service) queryStored(ctx context.Context, result QueryResult, caller id
 			return err
 		}
 		for user, devices := range asked {
-			if err := s.queryUser(tx, result, user, devices, viewer); err != nil {
+			if err := s.queryUser(tx, result, user, devices, viewer, withNames); err != nil {
 				return fmt.Errorf("query keys of %s: %w", user, err)
 			}
 		}
@@ -64,7 +64,7 @@ func (s *Service) queryStored(ctx context.Context, result QueryResult, caller id
 	})
 }
 
-func (s *Service) queryUser(tx *store.Tx, result QueryResult, user id.User, devices []id.Device, viewer store.UserNID) error {
+func (s *Service) queryUser(tx *store.Tx, result QueryResult, user id.User, devices []id.Device, viewer store.UserNID, withNames bool) error {
 	found := map[id.Device]jsontext.Value{}
 	result.DeviceKeys[user] = found
 	nid, ok, err := tx.IDs.FindUser(user)
@@ -80,7 +80,7 @@ func (s *Service) queryUser(tx *store.Tx, result QueryResult, user id.User, devi
 		return err
 	}
 	names := map[id.Device]string{}
-	if len(keys) > 0 && s.isLocal(user) {
+	if len(keys) > 0 && withNames && s.isLocal(user) {
 		rows, err := tx.Devices.List(user)
 		if err != nil {
 			return err

@@ -246,7 +246,7 @@ func TestOtherServersHearOfChangedKeys(t *testing.T) {
 	w.meet(r, dora)
 	devices, err := w.DevicesForServer(t.Context(), alice)
 	w.must(err)
-	if len(devices.Devices) != 1 || devices.StreamID == 0 || devices.Devices[0].Name != "Device of @alice:localhost" {
+	if len(devices.Devices) != 1 || devices.StreamID == 0 || devices.Devices[0].Name != "" {
 		t.Fatalf("devices are %+v", devices)
 	}
 	w.device(alice, "SECOND")
@@ -257,7 +257,7 @@ func TestOtherServersHearOfChangedKeys(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return e2ee.DevicesDeleted(tx, alice, gone)
+		return w.DevicesDeleted(tx, alice, gone)
 	})
 	w.publish(bob, "bob")
 	got := w.told(before)
@@ -268,7 +268,7 @@ func TestOtherServersHearOfChangedKeys(t *testing.T) {
 	if diff := cmp.Diff([]int64{devices.StreamID}, added.PrevID); diff != "" {
 		t.Error("the first update does not follow the whole list: " + diff)
 	}
-	if added.Device != "SECOND" || added.Name == "" || !strings.Contains(string(added.Keys), "curve25519:SECOND") || added.Deleted {
+	if added.Device != "SECOND" || !strings.Contains(string(added.Keys), "curve25519:SECOND") || added.Deleted {
 		t.Errorf("added: %+v", added)
 	}
 	if gone.Device != "alice" || !gone.Deleted || gone.Keys != nil || len(gone.PrevID) != 1 || gone.PrevID[0] != added.StreamID {
@@ -284,6 +284,37 @@ func TestOtherServersHearOfChangedKeys(t *testing.T) {
 	w.must(err)
 	if devices.StreamID != gone.StreamID || devices.MasterKey == nil {
 		t.Errorf("then devices are %+v", devices)
+	}
+}
+
+// The name of a device may say more of its owner than is for strangers to know.
+func TestOtherServersHearNamesOfDevicesOnlyIfTheyMay(t *testing.T) {
+	for _, may := range []bool{false, true} {
+		w := newWorld(t)
+		w.NamesToServers = may
+		w.publish(alice, "alice")
+		before := w.position()
+		w.meet(w.share(alice), dora)
+		w.device(alice, "SECOND")
+		w.publish(alice, "SECOND")
+		w.update(func(tx *store.Tx) error { return w.DeviceChanged(tx, alice, "SECOND") })
+		tell := map[string]any{"edus": w.told(before)}
+		if len(w.told(before)) != 2 {
+			t.Errorf("told %s", text(t, tell))
+		}
+		var err error
+		tell["devices"], err = w.DevicesForServer(t.Context(), alice)
+		w.must(err)
+		tell["keys"], err = w.QueryForServer(t.Context(), map[id.User][]id.Device{alice: {}})
+		w.must(err)
+		for what, answer := range tell {
+			if got := strings.Contains(text(t, answer), "Device of"); got != may {
+				t.Errorf("may names be told: %t, but the %s are %s", may, what, text(t, answer))
+			}
+		}
+		if got := text(t, w.query(bob, alice)); !strings.Contains(got, "Device of") {
+			t.Errorf("users here do not see names of devices: %s", got)
+		}
 	}
 }
 

@@ -135,7 +135,7 @@ func (s *Service) queryRemote(ctx context.Context, result QueryResult, caller id
 	if err != nil {
 		return err
 	}
-	if err := s.queryStored(ctx, result, caller, kept); err != nil {
+	if err := s.queryStored(ctx, result, caller, kept, true); err != nil {
 		return err
 	}
 	var mu sync.Mutex

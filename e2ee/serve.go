@@ -43,7 +43,7 @@ func (s *Service) QueryForServer(ctx context.Context, asked map[id.User][]id.Dev
 	}
 	local, _ := splitLocal(s, asked)
 	result := newQueryResult()
-	err := s.queryStored(ctx, result, "", local)
+	err := s.queryStored(ctx, result, "", local, s.NamesToServers)
 	return ServerQuery{result.DeviceKeys, result.MasterKeys, result.SelfSigningKeys}, err
 }
 
@@ -86,7 +86,7 @@ func (s *Service) DevicesForServer(ctx context.Context, user id.User) (all UserD
 		}
 		for _, k := range keys {
 			u := DeviceListUpdate{User: user, Device: k.Device}
-			if err := u.describe(tx, nid); err != nil {
+			if err := s.describe(tx, nid, &u); err != nil {
 				return err
 			}
 			all.Devices = append(all.Devices, UserDevice{u.Device, u.Name, u.Keys})

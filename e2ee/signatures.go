@@ -64,7 +64,7 @@ func (s *Service) UploadSignatures(ctx context.Context, user id.User, signed map
 	if err != nil || len(good) == 0 {
 		return failures, err
 	}
-	return failures, s.store.Update(ctx, func(tx *store.Tx) error { return storeSignatures(tx, signer, good) })
+	return failures, s.store.Update(ctx, func(tx *store.Tx) error { return s.storeSignatures(tx, signer, good) })
 }
 
 func (f SignatureFailures) add(user id.User, keyID string, e *errcode.Error) {
@@ -76,7 +76,7 @@ func (f SignatureFailures) add(user id.User, keyID string, e *errcode.Error) {
 
 // storeSignatures stores signatures and announces what is new: of own keys to
 // all who see the user, of others' keys to the user himself.
-func storeSignatures(tx *store.Tx, signer store.UserNID, good []store.KeySignature) error {
+func (s *Service) storeSignatures(tx *store.Tx, signer store.UserNID, good []store.KeySignature) error {
 	own := map[string]bool{}
 	others := false
 	for _, sig := range good {
@@ -105,7 +105,7 @@ func storeSignatures(tx *store.Tx, signer store.UserNID, good []store.KeySignatu
 		} else if !isDevice {
 			device = ""
 		}
-		if err := deviceListChanged(tx, signer, device); err != nil {
+		if err := s.deviceListChanged(tx, signer, device); err != nil {
 			return err
 		}
 	}

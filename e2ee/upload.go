@@ -57,7 +57,7 @@ func (s *Service) UploadKeys(ctx context.Context, user id.User, device id.Device
 		if err != nil {
 			return err
 		}
-		if err := up.store(tx, user, nid, device); err != nil {
+		if err := s.storeUpload(tx, user, nid, device, up); err != nil {
 			return err
 		}
 		counts, err = tx.DeviceKeys.CountOneTime(nid, device)
@@ -238,14 +238,14 @@ func fingerprint(identity []byte, device id.Device) ed25519.PublicKey {
 	return key
 }
 
-func (up upload) store(tx *store.Tx, user id.User, nid store.UserNID, device id.Device) error {
+func (s *Service) storeUpload(tx *store.Tx, user id.User, nid store.UserNID, device id.Device, up upload) error {
 	if _, ok, err := tx.Devices.Get(user, device); err != nil {
 		return err
 	} else if !ok {
 		return errcode.NotFound("there is no such device")
 	}
 	if up.device != nil {
-		if err := up.storeIdentity(tx, user, nid, device); err != nil {
+		if err := s.storeIdentity(tx, user, nid, device, up.device); err != nil {
 			return err
 		}
 	}
@@ -260,9 +260,9 @@ func (up upload) store(tx *store.Tx, user id.User, nid store.UserNID, device id.
 	return nil
 }
 
-func (up upload) storeIdentity(tx *store.Tx, user id.User, nid store.UserNID, device id.Device) error {
+func (s *Service) storeIdentity(tx *store.Tx, user id.User, nid store.UserNID, device id.Device, keys []byte) error {
 	old, ok, err := tx.DeviceKeys.Get(nid, device)
-	if err != nil || ok && bytes.Equal(old, up.device) {
+	if err != nil || ok && bytes.Equal(old, keys) {
 		return err
 	}
 	if taken, err := IsCrossSigningKey(tx, user, device); err != nil {
@@ -270,7 +270,7 @@ func (up upload) storeIdentity(tx *store.Tx, user id.User, nid store.UserNID, de
 	} else if taken {
 		return errcode.Forbidden("the device id is the same as a cross-signing key")
 	}
-	if ok && !bytes.Equal(fingerprint(old, device), fingerprint(up.device, device)) {
+	if ok && !bytes.Equal(fingerprint(old, device), fingerprint(keys, device)) {
 		// What was signed by the former identity is of no use to anybody.
 		if err := tx.DeviceKeys.DeleteOneTime(nid, device); err != nil {
 			return err
@@ -279,10 +279,10 @@ func (up upload) storeIdentity(tx *store.Tx, user id.User, nid store.UserNID, de
 	if err := tx.CrossSigning.DeleteSignaturesOn(nid, string(device)); err != nil {
 		return err
 	}
-	if err := tx.DeviceKeys.Set(nid, device, up.device); err != nil {
+	if err := tx.DeviceKeys.Set(nid, device, keys); err != nil {
 		return err
 	}
-	return deviceListChanged(tx, nid, device)
+	return s.deviceListChanged(tx, nid, device)
 }
 
 // storeOneTime stores the keys that are new. A key that is there already, or

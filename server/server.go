@@ -115,6 +115,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
 	s.E2EE = e2ee.New(s.Store, cfg.ServerName, s.keysElsewhere())
+	s.E2EE.NamesToServers = cfg.DeviceNamesToServers
 	s.Receipts = ephemeral.NewReceipts(s.Store)
 	s.Typing = ephemeral.NewTyping(s.Store, s.Hub)
 	s.Presence = ephemeral.NewPresence(s.Store, s.Hub, cfg.Presence.Enabled)
@@ -165,8 +166,8 @@ func (s *Server) connect() {
 	s.Accounts.RemoteProfile = s.remoteProfile
 	s.Accounts.QueryUser = s.Services.QueryUser
 	s.Accounts.IsCrossSigningKey = e2ee.IsCrossSigningKey
-	s.Accounts.DeviceChanged = append(s.Accounts.DeviceChanged, e2ee.DeviceChanged)
-	s.Accounts.DevicesDeleted = append(s.Accounts.DevicesDeleted, e2ee.DevicesDeleted, s.Push.DevicesDeleted)
+	s.Accounts.DeviceChanged = append(s.Accounts.DeviceChanged, s.E2EE.DeviceChanged)
+	s.Accounts.DevicesDeleted = append(s.Accounts.DevicesDeleted, s.E2EE.DevicesDeleted, s.Push.DevicesDeleted)
 	s.Accounts.FindAppservice = func(token string) (account.Appservice, bool) {
 		v, ok := s.Services.ByToken(token)
 		if !ok {

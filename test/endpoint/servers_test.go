@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/config"
 	"hearth/matrix/id"
 	"hearth/matrix/signing"
 	"hearth/room"
@@ -154,7 +155,8 @@ func TestDevicesOfWhoJoinsByWayOfAnotherServer(t *testing.T) {
 	for _, first := range []string{"join", "devices"} {
 		t.Run(first, func(t *testing.T) {
 			n := server.NewNetwork(t)
-			middle, away, third := n.Start(), n.Start(), n.Start()
+			middle, third := n.Start(), n.Start()
+			away := n.Start(func(cfg *config.Config) { cfg.DeviceNamesToServers = true })
 			alice, bob, charlie := middle.Register("alice"), away.Register("bob"), third.Register("charlie")
 			name := alice.MustDo("POST", "/_matrix/client/v3/createRoom", object{"preset": "public_chat"})["room_id"].(string)
 			join := func(s *server.Server, c *server.Client) {
