@@ -204,7 +204,7 @@ type RCInvites struct {
 }
 
 type RCFederation struct {
-	Concurrent  int `yaml:"concurrent" default:"10" doc:"How many are answered at once; 0: any number."`
+	Concurrent  int `yaml:"concurrent" default:"10" doc:"How many are answered at once, and as many with files or whole rooms; 0: any number."`
 	RejectLimit int `yaml:"reject_limit" default:"200" doc:"How many more wait. What comes on top of them is refused, and the other server tries again."`
 }
 

@@ -65,7 +65,7 @@ type Router struct {
 	// AuthenticateServer checks the signature of a request of another homeserver.
 	AuthenticateServer func(ctx context.Context, r *http.Request, body []byte) (Caller, error)
 	Limits             *Limiter // nil: no limits
-	Servers            *Turns   // of other homeservers, by name; nil: no limits
+	Servers            *Turns   // of other homeservers, see turnOf; nil: no limits
 	Log                *slog.Logger
 
 	bodies bodies
@@ -87,6 +87,7 @@ type Route struct {
 	maxBody   int64
 	forActive bool
 	reads     bool // the handler reads the body by itself
+	streams   bool // the handler writes the response by itself, which may be long
 	invoke    func(rq *request) error
 }
 
@@ -139,7 +140,7 @@ func Handle[Req, Resp any](pattern string, auth Auth, limit Limit, fn func(conte
 func Stream[Req any](pattern string, auth Auth, limit Limit, fn func(ctx context.Context, w http.ResponseWriter, c Caller, req Req) error) Route {
 	rt := newRoute(pattern, auth, limit, fn)
 	plan := planOf[Req](rt)
-	rt.reads = plan.stream >= 0
+	rt.reads, rt.streams = plan.stream >= 0, true
 	rt.Takes = reflect.TypeFor[Req]()
 	rt.invoke = func(rq *request) error {
 		var req Req

@@ -38,7 +38,7 @@ func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 	}
 	if err == nil && rq.caller.Server != "" {
 		var done func()
-		if done, err = rr.Servers.Take(r.Context(), string(rq.caller.Server)); err == nil {
+		if done, err = rr.Servers.Take(r.Context(), rt.turnOf(rq.caller)); err == nil {
 			defer done()
 		}
 	}
@@ -53,6 +53,15 @@ func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 	}
 	rr.log().DebugContext(r.Context(), "request", "id", RequestID(r.Context()), "method", r.Method, "route", rt.Path,
 		"status", w.status, "took", time.Since(start), "user", rq.caller.User, "ip", rq.caller.IP)
+}
+
+// turnOf is what another homeserver takes turns under: long answers, which it may read as
+// slowly as it likes, have turns of their own and hold up nothing else that it asks.
+func (rt *Route) turnOf(c Caller) string {
+	if rt.streams {
+		return string(c.Server) + " (long answers)" // no name has a space
+	}
+	return string(c.Server)
 }
 
 // spec: client-server-api#client-authentication

@@ -86,6 +86,55 @@ func TestAServerThatAsksTooMuchHoldsUpItselfAlone(t *testing.T) {
 	})
 }
 
+// Long answers, to a server that reads them slowly, hold up each other but not what else it
+// asks, such as its transactions.
+func TestLongAnswersHaveTurnsOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer()
+		s.Servers = NewTurns(2, 100)
+		s.AuthenticateServer = func(_ context.Context, r *http.Request, _ []byte) (Caller, error) {
+			return Caller{Server: id.Server(r.Header.Get("X-Server"))}, nil
+		}
+		var downloads atomic.Int32
+		release := make(chan struct{})
+		s.Mount(
+			Stream("GET /_matrix/federation/v1/file", Server, NoLimit, func(ctx context.Context, w http.ResponseWriter, _ Caller, _ struct{}) error {
+				downloads.Add(1)
+				<-release
+				return nil
+			}),
+			Handle("PUT /_matrix/federation/v1/send", Server, NoLimit, func(context.Context, Caller, struct{}) (struct{}, error) {
+				return struct{}{}, nil
+			}))
+		ask := func(method, path string) int {
+			return askFrom(s, "192.0.2.1:1", method, "/_matrix/federation/v1/"+path, nil, 0, "X-Server", "a").Code
+		}
+		for range 3 {
+			go ask("GET", "file")
+		}
+		synctest.Wait()
+		if n := downloads.Load(); n != 2 {
+			t.Errorf("%d files are sent to one server at once", n)
+		}
+		sent := make(chan int, 1)
+		go func() { sent <- ask("PUT", "send") }()
+		synctest.Wait()
+		select {
+		case code := <-sent:
+			if code != 200 {
+				t.Errorf("a transaction was answered with %d", code)
+			}
+		default:
+			t.Error("a transaction waits for downloads")
+		}
+		close(release)
+		synctest.Wait()
+		if n := downloads.Load(); n != 3 || len(s.Servers.queues) != 0 {
+			t.Errorf("%d files were sent, %d queues are left", n, len(s.Servers.queues))
+		}
+	})
+}
+
 // However many bodies are on their way, they take bounded memory, and those of one network
 // leave room for the others'.
 func TestBodiesTakeBoundedMemory(t *testing.T) {
