@@ -20,9 +20,40 @@ type pduList struct {
 	PDUs []jsontext.Value `json:"pdus"`
 }
 
+const (
+	// maxListed bounds the events in an answer that is kept in memory as a whole, and
+	// maxIDs the ids of events: those of a room with some 200,000 members.
+	maxListed = 50_000
+	maxIDs    = 500_000
+)
+
 // eventsSize bounds an answer that has at most so many events.
 func eventsSize(limit int) int64 {
 	return min(int64(max(limit, 10)+1)*maxWireEvent, maxEvents)
+}
+
+// askStreamed is ask for an answer that may be large: no more of it is in memory than what its
+// members, read by functions, are made into.
+func (c *Client) askStreamed(ctx context.Context, from id.Server, rq request, members func(*stateReader) map[string]func() error) error {
+	resp, err := c.send(ctx, from, &rq)
+	if err != nil {
+		return err
+	}
+	defer closeBody(resp)
+	s := newStateReader(resp.Body)
+	return s.failure(from, s.read(members(s)))
+}
+
+// askEvents asks for a list of events, which is a member of the answer.
+func (c *Client) askEvents(ctx context.Context, from id.Server, rq request, member string) (events []jsontext.Value, err error) {
+	rq.within = slowTime
+	err = c.askStreamed(ctx, from, rq, func(s *stateReader) map[string]func() error {
+		return map[string]func() error{member: s.list(&events, maxListed)}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
 }
 
 // GetMissingEvents asks for the events between some and others.
@@ -32,11 +63,7 @@ func (c *Client) GetMissingEvents(ctx context.Context, from id.Server, r id.Room
 	if err != nil {
 		return nil, err
 	}
-	var answer struct {
-		Events []jsontext.Value `json:"events"`
-	}
-	err = c.ask(ctx, from, request{method: http.MethodPost, path: fedPath("v1/get_missing_events", string(r)), body: body, limit: eventsSize(q.Limit), within: slowTime}, &answer)
-	return answer.Events, err
+	return c.askEvents(ctx, from, request{method: http.MethodPost, path: fedPath("v1/get_missing_events", string(r)), body: body, limit: eventsSize(q.Limit)}, "events")
 }
 
 // Backfill asks for events and what came before them.
@@ -46,9 +73,7 @@ func (c *Client) Backfill(ctx context.Context, from id.Server, r id.Room, before
 	for _, e := range before {
 		q.Add("v", string(e))
 	}
-	var answer pduList
-	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/backfill", string(r)), query: q, limit: eventsSize(limit), within: slowTime}, &answer)
-	return answer.PDUs, err
+	return c.askEvents(ctx, from, request{method: http.MethodGet, path: fedPath("v1/backfill", string(r)), query: q, limit: eventsSize(limit)}, "pdus")
 }
 
 // GetEvent asks for one event.
@@ -68,42 +93,36 @@ func (c *Client) GetEvent(ctx context.Context, from id.Server, e id.Event) (json
 // GetEventAuth asks for the auth chain of an event.
 // spec: server-server-api#get_matrixfederationv1event_authroomideventid
 func (c *Client) GetEventAuth(ctx context.Context, from id.Server, r id.Room, e id.Event) ([]jsontext.Value, error) {
-	var answer struct {
-		AuthChain []jsontext.Value `json:"auth_chain"`
-	}
-	err := c.ask(ctx, from, request{method: http.MethodGet, path: fedPath("v1/event_auth", string(r), string(e)), limit: maxEvents, within: slowTime}, &answer)
-	return answer.AuthChain, err
+	return c.askEvents(ctx, from, request{method: http.MethodGet, path: fedPath("v1/event_auth", string(r), string(e)), limit: maxEvents}, "auth_chain")
 }
 
 // GetRoomStateIDs asks for the state before an event, by ids.
 // spec: server-server-api#get_matrixfederationv1state_idsroomid
 func (c *Client) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, at id.Event) (state, authChain []id.Event, err error) {
-	var answer struct {
-		State     []id.Event `json:"pdu_ids"`
-		AuthChain []id.Event `json:"auth_chain_ids"`
+	rq := request{method: http.MethodGet, path: fedPath("v1/state_ids", string(r)), query: url.Values{"event_id": {string(at)}}, limit: maxEvents, within: slowTime}
+	left := maxIDs
+	err = c.askStreamed(ctx, from, rq, func(s *stateReader) map[string]func() error {
+		return map[string]func() error{"pdu_ids": s.ids(&state, &left), "auth_chain_ids": s.ids(&authChain, &left)}
+	})
+	if err != nil {
+		return nil, nil, err
 	}
-	err = c.ask(ctx, from, request{
-		method: http.MethodGet, path: fedPath("v1/state_ids", string(r)), query: url.Values{"event_id": {string(at)}}, limit: maxEvents, within: slowTime,
-	}, &answer)
-	return answer.State, answer.AuthChain, err
+	return state, authChain, nil
 }
 
 // GetRoomState asks for the state before an event.
 // spec: server-server-api#get_matrixfederationv1stateroomid
 func (c *Client) GetRoomState(ctx context.Context, from id.Server, r id.Room, at id.Event, each func(room.StatePart, jsontext.Value) error) error {
-	resp, err := c.send(ctx, from, &request{
+	rq := request{
 		method: http.MethodGet, path: fedPath("v1/state", string(r)), query: url.Values{"event_id": {string(at)}},
 		limit: maxState, within: slowTime, stream: true,
-	})
-	if err != nil {
-		return err
 	}
-	defer closeBody(resp)
-	s := newStateReader(resp.Body)
-	return s.failure(from, s.read(map[string]func() error{
-		"pdus":       func() error { return s.events(room.InState, each) },
-		"auth_chain": func() error { return s.events(room.InAuthChain, each) },
-	}))
+	return c.askStreamed(ctx, from, rq, func(s *stateReader) map[string]func() error {
+		return map[string]func() error{
+			"pdus":       func() error { return s.events(room.InState, each) },
+			"auth_chain": func() error { return s.events(room.InAuthChain, each) },
+		}
+	})
 }
 
 // TimestampToEvent asks for the event nearest to a time.

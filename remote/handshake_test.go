@@ -235,6 +235,30 @@ func TestStateIsReadInConstantMemory(t *testing.T) {
 	}
 }
 
+// TestIDsOfALargeRoom: the state of a room with 50,000 members, by ids, costs not much more than the ids.
+func TestIDsOfALargeRoom(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.peer("a.example"), w.peer("b.example")
+	list := func(n int) string {
+		var l strings.Builder
+		for i := range n {
+			fmt.Fprintf(&l, `,"$%043d"`, i)
+		}
+		return "[" + l.String()[1:] + "]"
+	}
+	b.handle["GET /_matrix/federation/v1/state_ids/!r"] = answer(`{"pdu_ids":` + list(60_000) + `,"auth_chain_ids":` + list(50_000) + `}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	state, chain, err := a.GetRoomStateIDs(t.Context(), "b.example", "!r", "$e")
+	runtime.ReadMemStats(&after)
+	if err != nil || len(state) != 60_000 || len(chain) != 50_000 || chain[49_999] != "$0000000000000000000000000000000000000049999" {
+		t.Fatal(len(state), len(chain), err)
+	}
+	if spent := after.TotalAlloc - before.TotalAlloc; spent > 30<<20 {
+		t.Errorf("%d MiB were allocated for 5 MB of ids", spent>>20)
+	}
+}
+
 func TestStateOfARoom(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.peer("a.example"), w.peer("b.example")

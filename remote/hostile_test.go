@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -301,7 +302,7 @@ var within = map[string]time.Duration{
 // costs is what some kinds of request may allocate, in MiB; all others eight. The answers of
 // the first are large by nature; of files, nothing is kept in memory.
 var costs = map[string]uint64{
-	"event_auth": 500, "state_ids": 500, "backfill": 400, "missing events": 100, "public rooms": 80, "hierarchy": 80, "devices": 20, "keys": 20,
+	"event_auth": 120, "state_ids": 100, "backfill": 120, "missing events": 50, "public rooms": 80, "hierarchy": 80, "devices": 20, "keys": 20,
 	"file": 150, "thumbnail": 150,
 }
 
@@ -328,9 +329,28 @@ func TestHostileServers(t *testing.T) {
 				_, err = io.WriteString(c, "x")
 			}
 		}),
-		"endless space":   endless(``, " "),
-		"endless string":  endless(`{"pdus":[{"x":"`, "x"),
-		"endless list":    endless(`{"auth_chain":[{}`, ",{}"),
+		"endless space":  endless(``, " "),
+		"endless string": endless(`{"pdus":[{"x":"`, "x"),
+		"endless list":   endless(`{"auth_chain":[{}`, ",{}"),
+		"endless events": func(rw http.ResponseWriter, r *http.Request) {
+			event := `,{"type":"m.room.member","content":{"displayname":"` + strings.Repeat("x", 900) + `"}}`
+			switch { // a room's state may be large
+			case strings.Contains(r.URL.Path, "/event_auth/"):
+				endless(`{"auth_chain":[{}`, event)(rw, r)
+			case strings.Contains(r.URL.Path, "/backfill/"):
+				endless(`{"pdus":[{}`, event)(rw, r)
+			case strings.Contains(r.URL.Path, "/state_ids/"):
+				endless(`{"auth_chain_ids":["$x"`, `,"$y"`)(rw, r)
+			default:
+				rw.WriteHeader(http.StatusBadGateway)
+			}
+		},
+		"endless keys": func(rw http.ResponseWriter, _ *http.Request) {
+			io.WriteString(rw, "{")
+			for i, err := 0, error(nil); err == nil; i++ {
+				_, err = fmt.Fprintf(rw, `"%0100d":0,`, i)
+			}
+		},
 		"endless arrays":  endless(`{"x":`, "["),
 		"endless names":   endless(`{"pdus":[`, `{"x":`),
 		"endless numbers": endless(`{"x":`, "9"),

@@ -49,7 +49,7 @@ const (
 	standstill = 30 * time.Second
 	maxAnswer  = 1 << 20
 	maxList    = 10 << 20 // an answer that lists users' keys or rooms
-	maxEvents  = 64 << 20 // an answer that lists events or their ids
+	maxEvents  = 32 << 20 // an answer that lists events or their ids
 
 	// A streamed answer that comes slower than slowest, in bytes a second, uses up the
 	// patience with it; what comes faster brings some back, up to as much as there was.

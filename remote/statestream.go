@@ -2,8 +2,10 @@ package remote
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/matrix/event"
@@ -20,9 +22,11 @@ const (
 	maxWireEvent = 8 * event.MaxSize
 	// maxServersInRoom bounds a list of servers.
 	maxServersInRoom = 200_000
+	// maxMembers bounds the keys of an answer, all of which the decoder remembers.
+	maxMembers = 100
 )
 
-// stateReader reads an answer with a room's state one event at a time, in
+// stateReader reads an answer with many events or their ids one at a time, in
 // memory for little more than the largest of them.
 type stateReader struct {
 	dec  *jsontext.Decoder
@@ -58,7 +62,10 @@ func (s *stateReader) read(members map[string]func() error) error {
 	if err := s.expect('{'); err != nil {
 		return err
 	}
-	for s.dec.PeekKind() == '"' {
+	for n := 0; s.dec.PeekKind() == '"'; n++ {
+		if n == maxMembers {
+			return errShape
+		}
 		name, err := s.dec.ReadToken()
 		if err != nil {
 			return err
@@ -110,6 +117,37 @@ func (s *stateReader) events(part room.StatePart, each func(room.StatePart, json
 		s.mine = each(part, v)
 		return s.mine
 	})
+}
+
+// list reads an array of events, at most so many, into a list.
+func (s *stateReader) list(into *[]jsontext.Value, most int) func() error {
+	return func() error {
+		*into = nil
+		return s.array(func(v jsontext.Value) error {
+			if len(*into) == most {
+				return outgoing.ErrTooLarge
+			}
+			*into = append(*into, v.Clone())
+			return nil
+		})
+	}
+}
+
+// ids reads an array of event ids into a list, of which there may be so many more.
+func (s *stateReader) ids(into *[]id.Event, left *int) func() error {
+	return func() error {
+		return s.array(func(v jsontext.Value) error {
+			var name id.Event
+			if *left--; *left < 0 {
+				return outgoing.ErrTooLarge
+			}
+			if err := json.Unmarshal(v, &name); err != nil {
+				return fmt.Errorf("%w: %w", errShape, err)
+			}
+			*into = append(*into, name)
+			return nil
+		})
+	}
 }
 
 // value reads one value as a copy.
