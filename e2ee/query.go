@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,11 +22,43 @@ type QueryResult struct {
 	SelfSigningKeys map[id.User]jsontext.Value               `json:"self_signing_keys"`
 	UserSigningKeys map[id.User]jsontext.Value               `json:"user_signing_keys"`
 	Failures        map[id.Server]Failure                    `json:"failures"`
+
+	elsewhere *budget
 }
+
+// maxElsewhere bounds what an answer tells of users of other servers, in bytes: what those
+// publish is up to them.
+const maxElsewhere = 32 << 20
+
+// budget is how much more an answer may tell of users of other servers.
+type budget struct {
+	left int
+	gone atomic.Bool // some user's keys did not fit
+}
+
+// bound takes back what is told of a user of another server if it is too much, together with
+// what was told before.
+func (r QueryResult) bound(user id.User) {
+	size := len(r.MasterKeys[user]) + len(r.SelfSigningKeys[user])
+	for device, keys := range r.DeviceKeys[user] {
+		size += len(device) + len(keys)
+	}
+	if size <= r.elsewhere.left {
+		r.elsewhere.left -= size
+		return
+	}
+	r.elsewhere.gone.Store(true)
+	delete(r.DeviceKeys, user)
+	delete(r.MasterKeys, user)
+	delete(r.SelfSigningKeys, user)
+	r.Failures[user.Server()] = Failure{errTooMuch.Message}
+}
+
+var errTooMuch = errcode.TooLarge("there are too many keys for one answer")
 
 func newQueryResult() QueryResult {
 	return QueryResult{map[id.User]map[id.Device]jsontext.Value{}, map[id.User]jsontext.Value{},
-		map[id.User]jsontext.Value{}, map[id.User]jsontext.Value{}, map[id.Server]Failure{}}
+		map[id.User]jsontext.Value{}, map[id.User]jsontext.Value{}, map[id.Server]Failure{}, &budget{left: maxElsewhere}}
 }
 
 // QueryKeys reads the identity and cross-signing keys of users; an empty list
@@ -115,6 +148,9 @@ func (s *Service) queryUser(tx *store.Tx, result QueryResult, user id.User, devi
 				return err
 			}
 		}
+	}
+	if !s.isLocal(user) {
+		result.bound(user)
 	}
 	return nil
 }

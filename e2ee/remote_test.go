@@ -193,6 +193,95 @@ func (w *world) query(caller, user id.User) map[id.Device]jsontext.Value {
 	return r.DeviceKeys[user]
 }
 
+// However much other servers answer, a client gets no more than it can take, and is told
+// of whom there was more.
+func TestAnswersOfManyServersAreBounded(t *testing.T) {
+	e := newElsewhere()
+	w := newWorldOn(t, nil, e.remote())
+	asked := map[id.User][]id.Device{}
+	for i := range 60 {
+		u := id.User(fmt.Sprintf("@dora:hs%d.example", i))
+		asked[u] = []id.Device{}
+		e.devices[u] = map[id.Device]jsontext.Value{}
+		for n := range 100 {
+			d := id.Device(fmt.Sprint(n))
+			e.devices[u][d] = remoteKeys(u, d, strings.Repeat("x", 12_000))
+		}
+	}
+	size := func() (n int) {
+		r, err := w.QueryKeys(t.Context(), alice, asked, 0)
+		w.must(err)
+		for _, devices := range r.DeviceKeys {
+			if len(devices) != 100 {
+				t.Errorf("%d devices of a user are shown", len(devices))
+			}
+			for _, keys := range devices {
+				n += len(keys)
+			}
+		}
+		for u := range asked {
+			_, failed := r.Failures[u.Server()]
+			if _, shown := r.DeviceKeys[u]; shown == failed {
+				t.Errorf("%s: shown: %t, failed: %t", u, shown, failed)
+			}
+		}
+		return n
+	}
+	if n := size(); n < 20<<20 || n > 40<<20 {
+		t.Errorf("the answer has %d MiB of keys", n>>20)
+	}
+	r := w.share(alice)
+	for u := range asked {
+		w.meet(r, u)
+	}
+	for range 3 { // now they are kept
+		if n := size(); n < 20<<20 || n > 40<<20 {
+			t.Errorf("the answer has %d MiB of keys, some from the store", n>>20)
+		}
+	}
+}
+
+// Servers whose turn has not come when the time is over are not asked any more.
+func TestQueriesEndWhenTheirTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asking := 0
+		var mu sync.Mutex
+		silent := func(ctx context.Context) error {
+			mu.Lock()
+			asking++
+			mu.Unlock()
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		w := newWorldOn(t, nil, &e2ee.Remote{
+			QueryKeys: func(ctx context.Context, _ id.Server, _ map[id.User][]id.Device) (e2ee.ServerQuery, error) {
+				return e2ee.ServerQuery{}, silent(ctx)
+			},
+			ClaimKeys: func(ctx context.Context, _ id.Server, _ map[id.User]map[id.Device]string) (map[id.User]map[id.Device]map[string]jsontext.Value, error) {
+				return nil, silent(ctx)
+			},
+		})
+		asked, claimed := map[id.User][]id.Device{}, map[id.User]map[id.Device]string{}
+		for i := range 300 {
+			u := id.User(fmt.Sprintf("@dora:hs%d.example", i))
+			asked[u], claimed[u] = []id.Device{}, map[id.Device]string{"D": "x"}
+		}
+		start := time.Now()
+		check := func(what string, failures map[id.Server]e2ee.Failure, err error) {
+			t.Helper()
+			w.must(err)
+			if len(failures) != 300 || asking > 50 || time.Since(start) > 10*time.Second {
+				t.Errorf("%s: %d servers were asked, %d failed, in %v", what, asking, len(failures), time.Since(start))
+			}
+			start, asking = time.Now(), 0
+		}
+		q, err := w.QueryKeys(t.Context(), alice, asked, 10_000)
+		check("query", q.Failures, err)
+		c, err := w.ClaimKeys(t.Context(), claimed, 10_000)
+		check("claim", c.Failures, err)
+	})
+}
+
 func TestMessagesForOtherServersAreQueued(t *testing.T) {
 	w := newWorld(t)
 	m := e2ee.Message{Sender: alice, Type: "m.x"}

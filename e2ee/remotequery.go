@@ -93,8 +93,10 @@ func timeoutOf(ms int64) time.Duration {
 	return min(time.Duration(min(ms, maxTimeout.Milliseconds()))*time.Millisecond, maxTimeout)
 }
 
-// eachServer calls fn for the users of each server, some side by side.
-func eachServer[V any](ctx context.Context, timeoutMS int64, asked map[id.User]V, fn func(ctx context.Context, to id.Server, users map[id.User]V)) {
+// eachServer asks the servers of users, some side by side, until its time is over, and notes
+// which failed. The answers are taken one after the other.
+func eachServer[V, Answer any](ctx context.Context, timeoutMS int64, asked map[id.User]V, failures map[id.Server]Failure,
+	ask func(ctx context.Context, to id.Server, users map[id.User]V) (Answer, error), take func(users map[id.User]V, answer Answer)) {
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(timeoutMS))
 	defer cancel()
 	byServer := map[id.Server]map[id.User]V{}
@@ -104,13 +106,32 @@ func eachServer[V any](ctx context.Context, timeoutMS int64, asked map[id.User]V
 		}
 		byServer[u.Server()][u] = v
 	}
+	var mu sync.Mutex
+	note := func(server id.Server, users map[id.User]V, answer Answer, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			failures[server] = failureOf(ctx, server, err)
+			return
+		}
+		take(users, answer)
+	}
 	slots := make(chan struct{}, maxServersAsked)
 	var all sync.WaitGroup
 	for server, users := range byServer {
-		slots <- struct{}{}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if err := ctx.Err(); err != nil {
+			var none Answer
+			note(server, users, none, err)
+			continue
+		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			fn(ctx, server, users)
+			answer, err := ask(ctx, server, users)
+			note(server, users, answer, err)
 		})
 	}
 	all.Wait()
@@ -138,17 +159,16 @@ func (s *Service) queryRemote(ctx context.Context, result QueryResult, caller id
 	if err := s.queryStored(ctx, result, caller, kept, true); err != nil {
 		return err
 	}
-	var mu sync.Mutex
-	eachServer(ctx, timeoutMS, unknown, func(ctx context.Context, to id.Server, users map[id.User][]id.Device) {
-		answer, err := s.queryServer(ctx, to, users, sharing)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			result.Failures[to] = failureOf(ctx, to, err)
-			return
+	ask := func(ctx context.Context, to id.Server, users map[id.User][]id.Device) (map[id.User]*userKeys, error) {
+		if result.elsewhere.gone.Load() {
+			return nil, errTooMuch
 		}
+		return s.queryServer(ctx, to, users, sharing)
+	}
+	eachServer(ctx, timeoutMS, unknown, result.Failures, ask, func(users map[id.User][]id.Device, answer map[id.User]*userKeys) {
 		for user, keys := range answer {
 			keys.show(result, user, users[user])
+			result.bound(user)
 		}
 	})
 	return ctx.Err()
@@ -243,19 +263,14 @@ func (s *Service) queryServer(ctx context.Context, to id.Server, users map[id.Us
 
 // claimRemote claims keys of users of other servers.
 func (s *Service) claimRemote(ctx context.Context, result ClaimResult, asked map[id.User]map[id.Device]string, timeoutMS int64) {
-	var mu sync.Mutex
-	eachServer(ctx, timeoutMS, asked, func(ctx context.Context, to id.Server, claims map[id.User]map[id.Device]string) {
-		var answer map[id.User]map[id.Device]map[string]jsontext.Value
-		err := errUnreachable
-		if s.remote.ClaimKeys != nil {
-			answer, err = s.remote.ClaimKeys(ctx, to, claims)
+	type keysOf = map[id.User]map[id.Device]map[string]jsontext.Value
+	ask := func(ctx context.Context, to id.Server, claims map[id.User]map[id.Device]string) (keysOf, error) {
+		if s.remote.ClaimKeys == nil {
+			return nil, errUnreachable
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			result.Failures[to] = failureOf(ctx, to, err)
-			return
-		}
+		return s.remote.ClaimKeys(ctx, to, claims)
+	}
+	eachServer(ctx, timeoutMS, asked, result.Failures, ask, func(claims map[id.User]map[id.Device]string, answer keysOf) {
 		for user, devices := range claims {
 			keys := map[id.Device]map[string]jsontext.Value{}
 			for device := range devices {
