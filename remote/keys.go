@@ -33,6 +33,8 @@ type Keys struct {
 	sets    *otter.Cache[id.Server, keySet]
 	limits  *otter.Cache[fetched, *rate.Limiter]
 	fetches map[occasion]*semaphore.Weighted // at a time
+
+	strangers strangers
 }
 
 // purpose is for whom keys are fetched.
@@ -110,7 +112,7 @@ func publicOf(key ed25519.PrivateKey) ed25519.PublicKey {
 }
 
 // known is what is known of servers' keys without asking anybody.
-func (k *Keys) known(ctx context.Context, servers []id.Server) (map[id.Server]keySet, error) {
+func (k *Keys) known(ctx context.Context, servers []id.Server, why purpose) (map[id.Server]keySet, error) {
 	sets := make(map[id.Server]keySet, len(servers))
 	var stored []id.Server
 	for _, s := range servers {
@@ -122,8 +124,28 @@ func (k *Keys) known(ctx context.Context, servers []id.Server) (map[id.Server]ke
 			stored = append(stored, s)
 		}
 	}
+	if err := k.readStored(ctx, stored, sets); err != nil {
+		return nil, err
+	}
+	for s, set := range sets {
+		if len(set) > 0 {
+			continue
+		}
+		set, err := k.knownOfStranger(ctx, s, why)
+		if err != nil {
+			return nil, err
+		}
+		if set != nil {
+			sets[s] = set
+		}
+	}
+	return sets, nil
+}
+
+// readStored adds what the store has of servers' keys.
+func (k *Keys) readStored(ctx context.Context, stored []id.Server, sets map[id.Server]keySet) error {
 	if len(stored) == 0 {
-		return sets, nil
+		return nil
 	}
 	err := k.store.View(ctx, func(tx *store.Tx) error {
 		for _, s := range stored {
@@ -136,12 +158,12 @@ func (k *Keys) known(ctx context.Context, servers []id.Server) (map[id.Server]ke
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read keys: %w", err)
+		return fmt.Errorf("read keys: %w", err)
 	}
 	for _, s := range stored {
 		k.sets.SetIfAbsent(s, sets[s])
 	}
-	return sets, nil
+	return nil
 }
 
 func readKeys(tx *store.Tx, server id.Server) (keySet, error) {
@@ -175,7 +197,7 @@ func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*keyTime)
 	defer cancel()
-	sets, err := k.known(ctx, []id.Server{server})
+	sets, err := k.known(ctx, []id.Server{server}, why)
 	if err != nil {
 		return err
 	}
@@ -184,7 +206,7 @@ func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) 
 		return err
 	}
 	defer slots.Release(1)
-	return k.fetch(ctx, server, why == forCaller)
+	return k.fetch(ctx, server, why)
 }
 
 // mayFetch counts that the keys of a server are fetched, from itself or from a
@@ -198,9 +220,9 @@ func (k *Keys) mayFetch(server id.Server, notary bool) bool {
 
 // fetch asks a server for its own keys.
 // spec: server-server-api#get_matrixkeyv2server
-func (k *Keys) fetch(ctx context.Context, server id.Server, insist bool) error {
+func (k *Keys) fetch(ctx context.Context, server id.Server, why purpose) error {
 	resp, err := k.client.send(ctx, server, &request{
-		method: http.MethodGet, path: "/_matrix/key/v2/server", limit: maxKeyDocument, within: keyTime, open: true, insist: insist,
+		method: http.MethodGet, path: "/_matrix/key/v2/server", limit: maxKeyDocument, within: keyTime, open: true, insist: why == forCaller,
 	})
 	if err != nil {
 		return err
@@ -217,7 +239,7 @@ func (k *Keys) fetch(ctx context.Context, server id.Server, insist bool) error {
 	if doc.server != server {
 		return badAnswer(server, fmt.Errorf("it published keys of %s", doc.server))
 	}
-	return k.keep(ctx, doc, true)
+	return k.take(ctx, doc, true, why)
 }
 
 // keep saves what a document tells. Keys that the server no longer publishes
@@ -256,6 +278,7 @@ func (k *Keys) keep(ctx context.Context, doc *keyDocument, direct bool) error {
 		return fmt.Errorf("save keys of %s: %w", doc.server, err)
 	}
 	k.sets.Set(doc.server, set)
+	k.strangers.forget(doc.server)
 	return nil
 }
 

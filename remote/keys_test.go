@@ -137,7 +137,7 @@ func TestCVE_2026_24044_KnownPrivateKeysDoNotCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if known, err := c.Keys.known(t.Context(), []id.Server{"b.example"}); err != nil || len(known["b.example"]) > 0 {
+	if known, err := c.Keys.known(t.Context(), []id.Server{"b.example"}, forEvents); err != nil || len(known["b.example"]) > 0 {
 		t.Errorf("%v %v", known, err)
 	}
 }
@@ -176,8 +176,8 @@ func FuzzNotaryAnswer(f *testing.F) {
 		if json.Unmarshal(body, &answer) != nil {
 			return
 		}
-		c.Keys.keepAttested(t.Context(), notary, KeyQuery{"a.example": {}}, answer.Documents)
-		known, err := c.Keys.known(t.Context(), []id.Server{"a.example", "b.example", "me.example"})
+		c.Keys.takeAttested(t.Context(), notary, KeyQuery{"a.example": {}}, answer.Documents, forEvents)
+		known, err := c.Keys.known(t.Context(), []id.Server{"a.example", "b.example", "me.example"}, forEvents)
 		if err != nil || len(known["b.example"]) > 0 || len(known["me.example"]) != 1 {
 			t.Errorf("%v %v", known, err)
 		}
@@ -322,7 +322,7 @@ func TestNotaryKnowsTheKeysOfServersThatAreGone(t *testing.T) {
 	for _, pinned := range []bool{true, false} {
 		a := w.peer("a.example")
 		notary.Keys.sets.InvalidateAll()
-		if err := notary.Keys.fetch(t.Context(), "a.example", true); err != nil {
+		if err := notary.Keys.fetch(t.Context(), "a.example", forCaller); err != nil {
 			t.Fatal(err)
 		}
 		delete(w.places, "a.example:8448")

@@ -127,6 +127,9 @@ func (k *Keys) document(ctx context.Context, server id.Server) (doc []byte, err 
 	if err != nil {
 		return nil, fmt.Errorf("read keys of %s: %w", server, err)
 	}
+	if stranger := k.strangers.find(server); doc == nil && stranger != nil {
+		doc = stranger.json
+	}
 	return doc, nil
 }
 
@@ -158,7 +161,7 @@ func (k *Keys) satisfies(doc []byte, want map[id.Key]KeyCriteria) bool {
 // askNotaries asks the key servers, one after the other, for those keys that none of the
 // former knew, and says whether any came. Nobody is asked for the keys of a key server,
 // nor too often for those of one server.
-func (k *Keys) askNotaries(ctx context.Context, query KeyQuery) (some bool) {
+func (k *Keys) askNotaries(ctx context.Context, query KeyQuery, why purpose) (some bool) {
 	notaries := k.client.options.KeyServers
 	if len(notaries) == 0 {
 		return false
@@ -173,7 +176,7 @@ func (k *Keys) askNotaries(ctx context.Context, query KeyQuery) (some bool) {
 		if len(query) == 0 {
 			break
 		}
-		answered, err := k.askNotary(ctx, notary, query)
+		answered, err := k.askNotary(ctx, notary, query, why)
 		if err != nil {
 			slog.DebugContext(ctx, "a key server does not answer", "server", notary.Name, "error", err)
 		}
@@ -186,7 +189,7 @@ func (k *Keys) askNotaries(ctx context.Context, query KeyQuery) (some bool) {
 }
 
 // askNotary asks a key server, and lists of whom it knew keys.
-func (k *Keys) askNotary(ctx context.Context, notary KeyServer, query KeyQuery) (answered []id.Server, err error) {
+func (k *Keys) askNotary(ctx context.Context, notary KeyServer, query KeyQuery, why purpose) (answered []id.Server, err error) {
 	for batch := range slices.Chunk(slices.Sorted(maps.Keys(query)), batchSize) {
 		part := KeyQuery{}
 		for _, s := range batch {
@@ -203,20 +206,20 @@ func (k *Keys) askNotary(ctx context.Context, notary KeyServer, query KeyQuery) 
 		if err != nil {
 			return answered, err
 		}
-		answered = append(answered, k.keepAttested(ctx, notary, part, answer.Documents)...)
+		answered = append(answered, k.takeAttested(ctx, notary, part, answer.Documents, why)...)
 	}
 	return answered, nil
 }
 
-// keepAttested keeps those documents of an answer that were asked for and are
+// takeAttested keeps those documents of an answer that were asked for and are
 // signed by the notary, and lists whose they are.
-func (k *Keys) keepAttested(ctx context.Context, notary KeyServer, asked KeyQuery, documents []jsontext.Value) (kept []id.Server) {
+func (k *Keys) takeAttested(ctx context.Context, notary KeyServer, asked KeyQuery, documents []jsontext.Value, why purpose) (kept []id.Server) {
 	for _, raw := range documents {
 		doc, err := parseKeyDocument(raw, k.client.now())
 		if err != nil || asked[doc.server] == nil {
 			continue
 		}
-		if k.checkNotary(ctx, notary, doc.json) == nil && k.keep(ctx, doc, false) == nil {
+		if k.checkNotary(ctx, notary, doc.json) == nil && k.take(ctx, doc, false, why) == nil {
 			kept = append(kept, doc.server)
 		}
 	}

@@ -76,7 +76,7 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 	for i := range checks {
 		todo[i] = i
 	}
-	todo, err := k.runKnown(ctx, checks, todo, errs)
+	todo, err := k.runKnown(ctx, checks, todo, errs, why)
 	if err != nil {
 		for i := range errs {
 			errs[i] = err
@@ -88,8 +88,8 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 	})
 	notariesFirst := len(k.client.options.KeyServers) > 0 && len(serversOf(checks, todo)) >= manyServers
 	if notariesFirst {
-		k.askNotaries(ctx, wanted(checks, todo, k.client.now()))
-		if todo, err = k.runKnown(ctx, checks, todo, errs); err != nil {
+		k.askNotaries(ctx, wanted(checks, todo, k.client.now()), why)
+		if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 			return errs
 		}
 	}
@@ -97,7 +97,7 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 		return errs
 	}
 	failures := k.refreshAll(ctx, serversOf(checks, todo), why)
-	if todo, err = k.runKnown(ctx, checks, todo, errs); err != nil {
+	if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 		return errs
 	}
 	if !notariesFirst {
@@ -106,8 +106,8 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 			// What a server uses now, nobody knows better than it does.
 			return !errors.Is(errs[i], errNoKey) || errors.Is(failure, errFetchedLately) || checks[i].current && failure == nil
 		})
-		if k.askNotaries(ctx, wanted(checks, unknown, k.client.now())) {
-			if todo, err = k.runKnown(ctx, checks, todo, errs); err != nil {
+		if k.askNotaries(ctx, wanted(checks, unknown, k.client.now()), why) {
+			if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 				return errs
 			}
 		}
@@ -124,11 +124,11 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 const manyServers = 4
 
 // runKnown runs some of the checks with the keys that are known now, and lists those that fail.
-func (k *Keys) runKnown(ctx context.Context, checks []check, which []int, errs []error) (failed []int, err error) {
+func (k *Keys) runKnown(ctx context.Context, checks []check, which []int, errs []error, why purpose) (failed []int, err error) {
 	if len(which) == 0 {
 		return nil, nil
 	}
-	sets, err := k.known(ctx, serversOf(checks, which))
+	sets, err := k.known(ctx, serversOf(checks, which), why)
 	if err != nil {
 		return nil, err
 	}
