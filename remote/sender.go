@@ -124,6 +124,8 @@ type outage struct {
 	retryAt time.Time
 	tried   time.Time
 	unsaved bool
+
+	narrowed *narrowed // nil: nothing was too much for it
 }
 
 // NewSender makes a sender. It sends nothing before Run.

@@ -41,8 +41,15 @@ type recipient struct {
 
 	// The goroutine's alone.
 	reached bool // see isThere
-	limit   int  // items in a transaction, after one that was too much; 0: no such
-	catchUp catchUp
+	narrowed
+}
+
+// narrowed is what is known of a destination that does not take everything: it stays known
+// while the destination does not answer.
+type narrowed struct {
+	limit    int // items in a transaction, after one that was too much; 0: no such
+	refusals refusals
+	catchUp  catchUp
 }
 
 // push puts an item into the queue. The caller holds the sender's lock.
@@ -187,7 +194,10 @@ func (s *Sender) sendNext(ctx context.Context, d *recipient) (going bool, err er
 	case tooMuch(err):
 		s.narrow(d, t, err)
 		return true, nil
+	case broke(err):
+		return s.refused(ctx, d, t, err), nil
 	}
+	d.refusals.inRow = 0
 	s.fail(d, t.last, err)
 	return false, nil
 }
@@ -210,8 +220,7 @@ func tooMuch(err error) bool {
 // not take; without it the rest goes on.
 func (s *Sender) narrow(d *recipient, t *transaction, cause error) {
 	if t.items == 1 && !t.volatile {
-		slog.Warn("another server does not take an item, which is left out", "server", d.name, "position", t.last, "error", cause)
-		s.accept(d, t)
+		s.leaveOut(d, t, cause)
 		return
 	}
 	d.limit = max(1, t.items/2) // what was volatile is gone already
@@ -230,6 +239,9 @@ func (s *Sender) accept(d *recipient, t *transaction) {
 		if d.limit *= 2; d.limit > maxPDUs+maxEDUs {
 			d.limit = 0
 		}
+	}
+	if d.limit == 0 {
+		d.refusals = refusals{}
 	}
 	s.touch()
 	t.accepted()
@@ -251,6 +263,9 @@ func (s *Sender) fail(d *recipient, attempt int64, cause error) {
 		Server: d.nid, Sent: d.position(s.spread), Attempt: attempt,
 		RetryIntervalMS: d.interval.Milliseconds(), RetryAfterTS: now.Add(pause).UnixMilli(), FailingSinceTS: d.failingTS,
 	}}
+	if d.limit > 0 || d.refusals.inRow > 0 {
+		o.narrowed = &d.narrowed
+	}
 	delete(s.active, d.nid)
 	delete(s.answers, d.nid)
 	s.failing[d.nid], s.byName[d.name] = o, o
@@ -262,11 +277,15 @@ func (s *Sender) fail(d *recipient, attempt int64, cause error) {
 func (s *Sender) resume(o *outage) {
 	delete(s.failing, o.Server)
 	delete(s.byName, o.name)
-	s.start(&recipient{
+	d := &recipient{
 		nid: o.Server, name: o.name, cursor: o.Sent, attempt: o.Attempt, reading: true, atSave: -1,
 		interval: time.Duration(o.RetryIntervalMS) * time.Millisecond, failingTS: o.FailingSinceTS,
 		wake: make(chan struct{}, 1),
-	})
+	}
+	if o.narrowed != nil {
+		d.narrowed = *o.narrowed
+	}
+	s.start(d)
 }
 
 // next makes the next transaction for a destination; nil: there is none just now.
