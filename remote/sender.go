@@ -205,6 +205,9 @@ func (s *Sender) begin(ctx context.Context) error {
 				return err
 			}
 			o := &outage{Destination: row, retryAt: time.UnixMilli(row.RetryAfterTS)}
+			if latest := time.Now().Add(maxPause); o.retryAt.After(latest) {
+				o.retryAt = latest // the clock was ahead when it was noted
+			}
 			o.name, err = tx.IDs.ServerName(row.Server)
 			s.failing[row.Server], s.byName[o.name], s.rows[row.Server] = o, o, true
 		}

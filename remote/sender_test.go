@@ -568,6 +568,33 @@ func TestPausesGrowAndSurviveARestart(t *testing.T) {
 	})
 }
 
+// A clock that was once far ahead silences nobody for longer than the longest pause.
+func TestPausesAreNotLongerThanTheLongest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t)
+		f.join("a", hs1)
+		f.setDown(hs1, errDown)
+		f.say("a", "one")
+		synctest.Wait()
+		f.stop()
+		f.update(func(tx *store.Tx) error {
+			row := store.Destination{Server: f.nidOf(tx, hs1), RetryIntervalMS: 10_000, RetryAfterTS: time.Now().AddDate(5, 0, 0).UnixMilli(), FailingSinceTS: 1}
+			return tx.Destinations.Set(row)
+		})
+		f.setDown(hs1, nil)
+		f.run()
+		defer f.close()
+		time.Sleep(9 * time.Hour)
+		f.expect(hs1, "one")
+	})
+}
+
+func (f *federation) nidOf(tx *store.Tx, server id.Server) store.ServerNID {
+	nid, err := tx.IDs.Server(server)
+	f.must(err)
+	return nid
+}
+
 // For who has long been gone, nothing is read and no transaction is made.
 func TestWhoHasLongBeenDownIsOnlyAskedWhetherItIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
