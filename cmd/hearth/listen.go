@@ -126,7 +126,11 @@ type certificate struct {
 	mu      sync.Mutex
 	changed time.Time
 	pair    *tls.Certificate
+	warned  time.Time // when the log last said that it cannot be read; zero: it can
 }
+
+// warnEvery is how often the log says that the certificate cannot be read.
+const warnEvery = time.Minute
 
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
@@ -141,11 +145,14 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	switch {
 	case err == nil:
-		c.pair, c.changed = &pair, st.ModTime()
+		c.pair, c.changed, c.warned = &pair, st.ModTime(), time.Time{}
 	case c.pair == nil:
 		return nil, fmt.Errorf("read TLS certificate: %w", err)
 	default: // half-written, perhaps; the old one serves until the new one is whole
-		c.log.Warn("read TLS certificate again", "file", c.certFile, "error", err)
+		if now := time.Now(); c.warned.IsZero() || now.Sub(c.warned) >= warnEvery {
+			c.log.Warn("read TLS certificate again", "file", c.certFile, "error", err)
+			c.warned = now
+		}
 	}
 	return c.pair, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hearth/config"
@@ -84,6 +86,44 @@ func TestHTTPS(t *testing.T) {
 	if got := get().TLS.PeerCertificates[0].SerialNumber.Int64(); got != 2 {
 		t.Errorf("while it is renewed certificate %d is served", got)
 	}
+}
+
+// While the file cannot be read, the log says so when that begins and once a minute, not with
+// every connection.
+func TestABrokenCertificateDoesNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		writeCertificate(t, dir, 1)
+		var log bytes.Buffer
+		c := &certificate{certFile: dir + "/tls.crt", keyFile: dir + "/tls.key", log: slog.New(slog.NewTextHandler(&log, nil))}
+		shake := func(times, want int) {
+			t.Helper()
+			log.Reset()
+			for range times {
+				if pair, err := c.get(nil); err != nil || pair == nil {
+					t.Fatal(pair, err)
+				}
+			}
+			if n := strings.Count(log.String(), "\n"); n != want {
+				t.Errorf("%d lines for %d connections:\n%s", n, times, log.String())
+			}
+		}
+		shake(1, 0)
+		if err := os.WriteFile(c.certFile, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		shake(100, 1)
+		time.Sleep(59 * time.Second)
+		shake(100, 0)
+		time.Sleep(time.Second)
+		shake(100, 1)
+		writeCertificate(t, dir, 2)
+		shake(1, 0)
+		if err := os.Remove(c.certFile); err != nil {
+			t.Fatal(err)
+		}
+		shake(100, 1)
+	})
 }
 
 func TestMissingCertificateStopsTheStart(t *testing.T) {
