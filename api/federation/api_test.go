@@ -7,6 +7,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -651,6 +652,9 @@ func TestKeys(t *testing.T) {
 		}
 	}
 	own := p.mustAsk("GET", "/_matrix/key/v2/server", nil)
+	if former := p.mustAsk("GET", "/_matrix/key/v2/server/ed25519:x", nil); !reflect.DeepEqual(former["verify_keys"], own["verify_keys"]) {
+		t.Errorf("asked as it was done formerly, it answers %v", former)
+	}
 	if keys := own["verify_keys"].(object); len(keys) != 1 || own["server_name"] != string(p.here.Name()) || own["valid_until_ts"] == nil {
 		t.Errorf("own keys: %v", own)
 	}
