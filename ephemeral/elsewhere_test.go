@@ -1,6 +1,7 @@
 package ephemeral_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -86,6 +87,70 @@ func TestOtherServersHearOfPublicReceipts(t *testing.T) {
 	if want := []string{"@bob:localhost m.read main true"}; fmt.Sprint(told) != fmt.Sprint(want) {
 		t.Errorf("told %q, want %q", told, want)
 	}
+}
+
+// Where three servers are in a room, a receipt may overtake the event that was read.
+func TestAReceiptThatOvertakesItsEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r, other := w.share(alice), w.share(alice)
+		w.meet(r, dora)
+		w.meet(other, dora)
+		receipts := ephemeral.NewReceipts(w.store)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- receipts.Follow(ctx, w.hub) }()
+		defer func() { stop(); w.must(<-ended) }()
+		arrives := func(r id.Room, e id.Event) {
+			t.Helper()
+			w.must(w.store.Update(ctx, func(tx *store.Tx) error {
+				nid, err := tx.Events.ReserveNIDs(1)
+				if err != nil {
+					return err
+				}
+				typ, err := tx.IDs.Type("m.room.message")
+				if err != nil {
+					return err
+				}
+				return tx.Events.Insert(store.Event{NID: nid, Room: w.roomNID(r), Position: tx.NextPosition(), ID: e, Sender: w.nid(alice), Type: typ, JSON: []byte(`{}`)})
+			}))
+			synctest.Wait()
+		}
+		read := func(r id.Room) (e id.Event) {
+			w.view(func(tx *store.Tx) error {
+				all, err := tx.Receipts.InRoom(w.roomNID(r), w.nid(alice), 0, 1<<60)
+				if len(all) == 1 {
+					e = all[0].Event
+				}
+				return err
+			})
+			return e
+		}
+		receive := func(r id.Room, e id.Event, thread string) {
+			w.must(receipts.Receive(ctx, r, []ephemeral.Received{{User: dora, Event: e, Thread: thread, TS: 1}}))
+		}
+		receive(r, "$one", "")
+		arrives(r, "$another")
+		if got := read(r); got != "" {
+			t.Errorf("dora has read %s", got)
+		}
+		if arrives(r, "$one"); read(r) != "$one" {
+			t.Errorf("dora has read %q, not what her receipt came before", read(r))
+		}
+		receive(r, "$late", "")
+		time.Sleep(2 * time.Minute)
+		if arrives(r, "$late"); read(r) != "$one" {
+			t.Errorf("a receipt waited for two minutes: %s", read(r))
+		}
+		// However many are invented in one room, those of others wait.
+		receive(other, "$two", "")
+		for i := range 1000 {
+			receive(r, "$invented", fmt.Sprint("$thread", i))
+		}
+		if arrives(other, "$two"); read(other) != "$two" {
+			t.Errorf("a receipt was pushed out by others of another room")
+		}
+	})
 }
 
 func TestPresenceOfOtherServers(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"hearth/matrix/canonical"
@@ -29,6 +30,9 @@ type Receipts struct {
 	Changed func(room store.RoomNID, user id.User, r Receipt, ts int64)
 
 	store *store.Store
+
+	mu    sync.Mutex
+	early []earlyReceipt // wait for their events, the oldest first
 }
 
 // NewReceipts makes the service.
@@ -111,13 +115,17 @@ type Received struct {
 }
 
 // Receive moves receipts of users of another server. Those of users who are not
-// in the room, and of events that are not known here, are passed over.
+// in the room are passed over; those of events that are not here wait for them a while.
 // spec: server-server-api#receipts
 func (r *Receipts) Receive(ctx context.Context, room id.Room, receipts []Received) error {
 	now := time.Now().UnixMilli()
-	return r.store.Update(ctx, func(tx *store.Tx) error {
+	var early []Received
+	err := r.store.Update(ctx, func(tx *store.Tx) error {
+		early = nil
 		for _, v := range receipts {
-			if err := receive(tx, room, v, now); err != nil {
+			if err := receive(tx, room, v, now); errors.Is(err, errUnseen) {
+				early = append(early, v)
+			} else if err != nil {
 				if _, ok := errors.AsType[*errcode.Error](err); !ok {
 					return err
 				}
@@ -126,11 +134,18 @@ func (r *Receipts) Receive(ctx context.Context, room id.Room, receipts []Receive
 		}
 		return nil
 	})
+	if err != nil || len(early) == 0 {
+		return err
+	}
+	return r.await(ctx, room, early)
 }
 
 func receive(tx *store.Tx, room id.Room, v Received, now int64) error {
 	if err := checkThread(v.Thread); err != nil {
 		return err
+	}
+	if v.Event == "" || len(v.Event) > id.MaxLength {
+		return errcode.InvalidParam("the event id is too long, or empty")
 	}
 	p, err := findPlace(tx, room, v.User)
 	if err != nil {
@@ -159,9 +174,6 @@ func receive(tx *store.Tx, room id.Room, v Received, now int64) error {
 // unseenEvent stands for an event that was never seen here, of any room; every other has been
 // read after it.
 func unseenEvent(tx *store.Tx, x Receipt) (e store.Event, err error) {
-	if x.Event == "" || len(x.Event) > id.MaxLength {
-		return e, errcode.InvalidParam("the event id is too long, or empty")
-	}
 	_, seen, err := tx.Events.Find(x.Event)
 	if err == nil && seen {
 		err = errcode.NotFound("the event is not in the room")
@@ -175,7 +187,10 @@ func readEvent(tx *store.Tx, room store.RoomNID, x Receipt) (store.Event, error)
 	if err != nil {
 		return e, err
 	}
-	if !ok || e.Room != room || e.Position == 0 {
+	if !ok || e.Room == room && e.Position == 0 {
+		return e, errUnseen
+	}
+	if e.Room != room {
 		return e, errcode.NotFound("the event is not in the room")
 	}
 	if x.Thread == "" || x.Thread == string(x.Event) {

@@ -255,6 +255,7 @@ func (s *Server) Follow(loops *Runner) {
 	loops.Start("push rules of upgraded rooms", func(ctx context.Context) error { return push.NewUpgrades(s.Push).Run(ctx, s.Hub) })
 	loops.Start("presence", s.Presence.Run)
 	loops.Start("typing", s.Typing.Run)
+	loops.Start("receipts that came early", func(ctx context.Context) error { return s.Receipts.Follow(ctx, s.Hub) })
 	loops.Start("connections to other servers", s.Remote.Run)
 	loops.Start("sending to other servers", func(ctx context.Context) error { return s.Sender.Run(ctx, s.Hub) })
 	loops.Start("device lists", func(ctx context.Context) error { return s.E2EE.Follow(ctx, s.Hub) })
