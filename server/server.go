@@ -208,6 +208,7 @@ func (s *Server) mount() {
 		Presence:  s.Presence,
 
 		RoomUpgraded: s.Push.CopyRoom,
+		Echoes:       &s.Router.Echoes,
 	}
 	if s.Config.LimitRemoteRooms.Enabled {
 		clients.Join = s.joinWithinLimit

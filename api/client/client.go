@@ -41,6 +41,8 @@ type API struct {
 	Typing    *ephemeral.Typing
 	Presence  *ephemeral.Presence
 
+	// Echoes are waited for before a device is told what is new; may be nil.
+	Echoes *httpx.Echoes
 	// Join joins rooms within limits that the engine does not know; nil: Rooms does.
 	Join func(context.Context, httpx.Caller, room.Change) error
 	// RoomUpgraded carries over what services hold of a room to the one that

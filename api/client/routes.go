@@ -122,8 +122,8 @@ func (a *API) relationRoutes() []httpx.Route {
 // spec: client-server-api#sending-events-to-a-room
 func (a *API) roomEvents() []httpx.Route {
 	return []httpx.Route{
-		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}", httpx.Guest, httpx.Message, a.sendMessage),
-		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}", httpx.Guest, httpx.Message, a.redactEvent),
+		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}", httpx.Guest, httpx.Message, a.sendMessage).ComesBack(),
+		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}", httpx.Guest, httpx.Message, a.redactEvent).ComesBack(),
 		httpx.Handle("PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}", httpx.Guest, httpx.Message, a.setRoomStateWithKey).
 			Also("/_matrix/client/v3/rooms/{roomId}/state/{eventType}", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{$}"),
 	}

@@ -35,7 +35,7 @@ func (a *API) sync(ctx context.Context, w http.ResponseWriter, c httpx.Caller, r
 		Timeout:            milliseconds(req.Timeout),
 		StateAfter:         req.UseStateAfter,
 		StateAfterUnstable: req.UseStateAfterUnstable,
-	}, jsonBody{w})
+	}, &afterEchoes{jsonBody{w}, func() { a.Echoes.Wait(ctx, c) }})
 }
 
 type initialSyncRequest struct {
@@ -70,6 +70,20 @@ func (a *API) getEvents(ctx context.Context, c httpx.Caller, req getEventsReques
 // milliseconds is a duration that a client names; what is out of range is cut off.
 func milliseconds(n int64) time.Duration {
 	return time.Duration(max(0, min(n, int64(time.Hour/time.Millisecond)))) * time.Millisecond
+}
+
+// afterEchoes is a body that begins after a device has the answers to what it sends just now.
+type afterEchoes struct {
+	jsonBody
+	wait func()
+}
+
+func (b *afterEchoes) Write(p []byte) (int, error) {
+	if b.wait != nil {
+		b.wait()
+		b.wait = nil
+	}
+	return b.jsonBody.Write(p)
 }
 
 // jsonBody is the body of a response that is written in parts.

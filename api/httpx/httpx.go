@@ -66,6 +66,7 @@ type Router struct {
 	AuthenticateServer func(ctx context.Context, r *http.Request, body []byte) (Caller, error)
 	Limits             *Limiter // nil: no limits
 	Servers            *Turns   // of other homeservers, see turnOf; nil: no limits
+	Echoes             Echoes
 	Log                *slog.Logger
 
 	bodies bodies
@@ -87,6 +88,7 @@ type Route struct {
 	maxBody   int64
 	forActive bool
 	reads     bool // the handler reads the body by itself
+	comesBack bool
 	streams   bool // the handler writes the response by itself, which may be long
 	invoke    func(rq *request) error
 }
@@ -173,6 +175,12 @@ func (rt Route) Paths() []string { return append([]string{rt.Path}, rt.aliases..
 // spec: client-server-api#account-suspension
 func (rt Route) UnlessSuspended() Route {
 	rt.forActive = true
+	return rt
+}
+
+// ComesBack says that what a device does here comes back to it by /sync, see Echoes.
+func (rt Route) ComesBack() Route {
+	rt.comesBack = true
 	return rt
 }
 

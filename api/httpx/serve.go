@@ -42,6 +42,13 @@ func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 			defer done()
 		}
 	}
+	if err == nil && rt.comesBack {
+		done := rr.Echoes.begin(rq.caller)
+		defer func() {
+			_ = http.NewResponseController(w).Flush() // who cannot be reached waits for no answer
+			done()
+		}()
+	}
 	if err == nil {
 		if rt.reads {
 			r.Body = &patientBody{r.Body, http.NewResponseController(w)}
