@@ -204,23 +204,30 @@ func TestHistoryBehindARejectedEventIsFetched(t *testing.T) {
 	})
 }
 
+// older is what bob said between a join and a leave, of which the server hears as older history.
+func (p *peer) older() *event.PDU {
+	p.t.Helper()
+	came := p.member(remoteBob, "join", p.newest())
+	older := p.sayAs(remoteBob, "older", came.ID)
+	left := p.member(remoteBob, "leave", older.ID)
+	first := p.say("first", left.ID)
+	for _, hidden := range []*event.PDU{came, older, left} {
+		p.hides[hidden.ID] = true
+	}
+	p.deliver(p.say("second", first.ID))
+	p.hides = map[id.Event]bool{}
+	_, err := p.e.ReadMessages(p.t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+	p.must(err)
+	return older
+}
+
 // Of older history the place is known, but not the state that it met: others are not told one, and
 // what comes after it, on a branch, is not judged by the state from after it.
 func TestTheStateOfOlderHistoryIsNotGuessed(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
-		came := p.member(remoteBob, "join", p.newest())
-		older := p.sayAs(remoteBob, "older", came.ID)
-		left := p.member(remoteBob, "leave", older.ID)
-		first := p.say("first", left.ID)
-		for _, hidden := range []*event.PDU{came, older, left} {
-			p.hides[hidden.ID] = true
-		}
-		p.deliver(p.say("second", first.ID))
-		p.hides = map[id.Event]bool{}
-		_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
-		p.must(err)
+		older := p.older()
 		p.wantShown("older", "first", "second")
-		_, err = p.e.ServeState(t.Context(), elsewhere, p.room, older.ID)
+		_, err := p.e.ServeState(t.Context(), elsewhere, p.room, older.ID)
 		wantCode(t, err, "M_NOT_FOUND")
 		branch := p.sayAs(remoteBob, "on a branch", older.ID)
 		p.deliver(branch)
@@ -245,17 +252,7 @@ func TestOthersAreAskedForTheStateBefore(t *testing.T) {
 				p.deliver(p.member(id.User("@charlie:"+server), "join", p.newest()))
 			}
 			before := p.newest()
-			came := p.member(remoteBob, "join", before)
-			older := p.sayAs(remoteBob, "older", came.ID)
-			left := p.member(remoteBob, "leave", older.ID)
-			first := p.say("first", left.ID)
-			for _, hidden := range []*event.PDU{came, older, left} {
-				p.hides[hidden.ID] = true
-			}
-			p.deliver(p.say("second", first.ID))
-			p.hides = map[id.Event]bool{}
-			_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
-			p.must(err)
+			older := p.older()
 			p.states = func(from id.Server, at id.Event) (id.Event, error) {
 				switch tells[from] {
 				case "the truth":

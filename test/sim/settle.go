@@ -82,8 +82,8 @@ func (w *World) drainHonest() {
 // in are the honest servers that are in the room: the most that regard each other so. A server
 // may believe to be in a room whose other servers hold that its users are out, or those at least
 // who are in by its own state: they soft-fail all that these say. It cannot know better until
-// somebody joins anew. Nor can one whose state is
-// partial for good, because nobody who could tell the members regards it as being in the room.
+// somebody joins anew. Nor can one whose state is partial for good, because nobody who could tell
+// the members regards it as being in the room.
 func (w *World) in() (best []*Server) {
 	regards := map[*Server]map[id.Server]bool{}
 	for _, s := range w.honest() {
