@@ -118,8 +118,11 @@ func (g *guest) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, 
 	g.asked = append(g.asked, from)
 	refused, keeps := g.refuse[from], g.keeps[from]
 	g.mu.Unlock()
-	if refused || g.unsure[at] {
+	if refused {
 		return nil, nil, errcode.Forbidden("you are not in the room")
+	}
+	if g.unsure[at] {
+		return nil, nil, errcode.NotFound("the state there is not known here")
 	}
 	select {
 	case <-g.told:
@@ -343,6 +346,20 @@ func TestMembersAreFetchedFromAnotherServer(t *testing.T) {
 		if !slices.Equal(g.asked[:2], []id.Server{storetest.Server, elsewhere}) {
 			t.Errorf("asked were %v", g.asked)
 		}
+	})
+}
+
+// Who was told the state that the join met, and fetched what comes before it only as old history,
+// knows the one and not the other.
+func TestMembersAreFetchedAtTheJoinItself(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		joined := g.join(guestBob)
+		g.unsure = map[id.Event]bool{}
+		for _, name := range g.events[joined].PrevEvents {
+			g.unsure[name] = true
+		}
+		g.complete()
+		g.wantState(joined)
 	})
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/store"
@@ -183,21 +185,35 @@ func (e *Engine) seconded(ctx context.Context, servers []id.Server, h *Head, f *
 			continue
 		}
 		telling, cancel := context.WithTimeout(ctx, fetchTime)
-		states, err := e.fetchBefore(telling, server, h)
+		same, err := e.tellsTheSame(telling, server, h, f)
 		cancel()
 		if err != nil {
 			slog.DebugContext(ctx, "the members of a room are not confirmed", "room", h.ID, "server", server, "error", err)
-			continue
-		}
-		same := true
-		for name, m := range states {
-			same = same && len(m.Diff(f.states[name])) == 0
 		}
 		if same {
 			return true
 		}
 	}
 	return false
+}
+
+// tellsTheSame says whether a server tells the same states before the join as another did.
+func (e *Engine) tellsTheSame(ctx context.Context, server id.Server, h *Head, f *fetched) (bool, error) {
+	join, err := e.joinOf(ctx, h)
+	if err != nil {
+		return false, err
+	}
+	if met := f.before[join.ID]; met != nil {
+		m, err := e.fetchStateBefore(ctx, server, h.Version, h.ID, join.ID)
+		return err == nil && len(m.Diff(met)) == 0, err
+	}
+	for _, name := range join.PDU.PrevEvents {
+		m, err := e.fetchStateAfter(ctx, server, h.Version, h.ID, name)
+		if err != nil || len(m.Diff(f.states[name])) != 0 {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // maxTellers bounds how many servers are asked in one round.
@@ -226,12 +242,12 @@ func (e *Engine) tellers(ctx context.Context, h *Head) ([]id.Server, error) {
 func (e *Engine) fetchWhole(ctx context.Context, server id.Server, others []id.Server, h *Head) (*fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	f := &fetched{partial: h.Partial, before: map[id.Event]*StateMap{}, derivable: map[id.Event]bool{}, members: map[store.EventNID]memberChange{}}
+	f := &fetched{partial: h.Partial, states: map[id.Event]*StateMap{}, before: map[id.Event]*StateMap{}, derivable: map[id.Event]bool{}, members: map[store.EventNID]memberChange{}}
 	join, err := e.joinOf(ctx, h)
 	if err != nil {
 		return nil, err
 	}
-	if f.states, err = e.fetchBefore(ctx, server, h); err != nil {
+	if err := e.fetchBefore(ctx, server, h, join, f); err != nil {
 		return nil, err
 	}
 	if err := e.fetchSince(ctx, append([]id.Server{server}, others...), h, join, f); err != nil {
@@ -261,18 +277,22 @@ func (e *Engine) joinOf(ctx context.Context, h *Head) (join *Event, err error) {
 
 // fetchBefore fetches the states after the events before the join. Also after those that are
 // known here: what was known of the state there may be no more than of an earlier time in the room.
-func (e *Engine) fetchBefore(ctx context.Context, server id.Server, h *Head) (map[id.Event]*StateMap, error) {
-	join, err := e.joinOf(ctx, h)
-	if err != nil {
-		return nil, err
-	}
-	states := map[id.Event]*StateMap{}
+// A server that does not know one of them may know what the join met nevertheless: it was told
+// that when the join arrived, and what comes before it only later, as old history.
+func (e *Engine) fetchBefore(ctx context.Context, server id.Server, h *Head, join *Event, f *fetched) error {
 	for _, name := range join.PDU.PrevEvents {
-		if states[name], err = e.fetchStateAfter(ctx, server, h.Version, h.ID, name); err != nil {
-			return nil, fmt.Errorf("state after %s: %w", name, err)
+		m, err := e.fetchStateAfter(ctx, server, h.Version, h.ID, name)
+		if told := (*errcode.Error)(nil); errors.As(err, &told) && told.Status == http.StatusNotFound {
+			clear(f.states)
+			f.before[join.ID], err = e.fetchStateBefore(ctx, server, h.Version, h.ID, join.ID)
+			return err
 		}
+		if err != nil {
+			return fmt.Errorf("state after %s: %w", name, err)
+		}
+		f.states[name] = m
 	}
-	return states, nil
+	return nil
 }
 
 const (

@@ -17,7 +17,7 @@ import (
 type fetched struct {
 	partial store.Partial
 	// states are those after the events before the join, and after those since then that are
-	// missing. before are those that events since then met, where that could not be had.
+	// missing. before are those that the join and events since met, where that could not be had.
 	states, before map[id.Event]*StateMap
 	// derivable says of other events that are missing whether the states after them can be worked out.
 	derivable map[id.Event]bool
@@ -78,13 +78,16 @@ func (w *writing) rewind(ctx context.Context, f *fetched) error {
 // metByJoin is the whole state that the join met. Who may do what was told by the server
 // that let us in, and the join was judged by it: the others only add members.
 func (w *writing) metByJoin(tx *store.Tx, join *Event, told *StateMap, f *fetched) (*StateMap, error) {
-	states := make([]*StateMap, len(join.PDU.PrevEvents))
-	for i, name := range join.PDU.PrevEvents {
-		states[i] = f.states[name]
-	}
-	met, err := w.resolve(tx, states)
-	if err != nil {
-		return nil, err
+	met := f.before[join.ID]
+	if met == nil {
+		states := make([]*StateMap, len(join.PDU.PrevEvents))
+		for i, name := range join.PDU.PrevEvents {
+			states[i] = f.states[name]
+		}
+		var err error
+		if met, err = w.resolve(tx, states); err != nil {
+			return nil, err
+		}
 	}
 	for _, c := range met.Diff(told) {
 		if _, isMember := store.IsMemberKey(c.Key); !isMember {
