@@ -283,6 +283,7 @@ func TestWhatIsUnderWayAtAStopIsSentAfterIt(t *testing.T) {
 			}
 		})
 		f.say("a", "one")
+		synctest.Wait() // or one transaction has both
 		f.say("a", "two")
 		f.expect(hs2, "one", "two")
 		f.close()
