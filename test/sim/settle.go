@@ -37,7 +37,7 @@ func (w *World) settle() {
 		if whole && w.agreed() {
 			return
 		}
-		for _, s := range w.honest() {
+		for _, s := range w.outsidersFirst() {
 			// All of them: others may have soft-failed a join, and with it all that this
 			// user says. What somebody else says after it has it count.
 			for _, user := range s.joined() {
@@ -113,6 +113,13 @@ func (w *World) in() (best []*Server) {
 		}
 	}
 	return best
+}
+
+// outsidersFirst are the honest servers, first those that are not in the room: some of the others
+// may accept what these say nevertheless, and tell it to the rest by what they say after it.
+func (w *World) outsidersFirst() []*Server {
+	in := w.in()
+	return append(slices.DeleteFunc(slices.Clone(w.honest()), func(s *Server) bool { return slices.Contains(in, s) }), in...)
 }
 
 func tipsOf(c scene) (names []id.Event) {
