@@ -21,7 +21,7 @@ type Config struct {
 	TLSCertificatePath   string                   `yaml:"tls_certificate_path" doc:"PEM file with the certificate and its chain. It is read again when it changes."`
 	TLSPrivateKeyPath    string                   `yaml:"tls_private_key_path" doc:"PEM file with the key of the certificate."`
 	SigningKeyPath       string                   `yaml:"signing_key_path" doc:"The key that signs this server's events, in Synapse's format; made when missing. Of several, one a line, the first signs, and all are published. Default: <server_name>.signing.key in hearth.data_dir."`
-	TrustedKeyServers    []KeyServer              `yaml:"trusted_key_servers" doc:"Servers asked for the keys of servers that do not answer themselves."`
+	TrustedKeyServers    []KeyServer              `yaml:"trusted_key_servers" default:"[{server_name: matrix.org}]" doc:"Servers asked for the keys of servers that do not answer themselves, and of very many at once; [] asks nobody."`
 	OldSigningKeys       map[string]OldSigningKey `yaml:"old_signing_keys" doc:"Keys that this server signed with before, so that others can still verify its old events: by key id such as ed25519:a_1, each with key (the public key in base64) and expired_ts (when it was last used, in milliseconds since 1970)."`
 	ServeServerWellKnown bool                     `yaml:"serve_server_wellknown" default:"true" doc:"Tell other homeservers to use the host and port of public_baseurl."`
 	ExtraClientWellKnown map[string]any           `yaml:"extra_well_known_client_content" doc:"Further keys of /.well-known/matrix/client."`

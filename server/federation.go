@@ -61,6 +61,9 @@ func remoteOptions(cfg *config.Config, key config.SigningKey, version string) (o
 		o.OldKeys = append(o.OldKeys, remote.OldKey{ID: id.Key(name), Public: public, Expired: int64(old.Expired)})
 	}
 	for _, s := range cfg.TrustedKeyServers {
+		if s.ServerName == cfg.ServerName {
+			continue // matrix.org, by default
+		}
 		n := remote.KeyServer{Name: s.ServerName, Keys: map[id.Key]ed25519.PublicKey{}}
 		for name, text := range s.VerifyKeys {
 			if n.Keys[id.Key(name)], err = publicKey(id.Key(name), text); err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"encoding/pem"
+	"fmt"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -78,6 +79,37 @@ func TestWhomToFederateWith(t *testing.T) {
 		}
 		if got := o.Permit == nil || o.Permit("b.example"); got != want {
 			t.Errorf("%q: %v", yaml, got)
+		}
+	}
+}
+
+// Whoever sets nothing has the keys of servers that are gone from where nearly all others have them.
+func TestWhoIsAskedForKeysOfServersThatAreGone(t *testing.T) {
+	for _, test := range []struct {
+		own        id.Server
+		yaml, want string
+	}{
+		{"a.example", "", "[matrix.org]"},
+		{"a.example", "trusted_key_servers:", "[matrix.org]"},
+		{"a.example", "trusted_key_servers: []", "[]"},
+		{"a.example", "trusted_key_servers: [{server_name: k.example}]", "[k.example]"},
+		{"matrix.org", "", "[]"},
+	} {
+		c, err := federationOf(t, test.yaml)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ServerName = test.own
+		o, err := remoteOptions(c, config.SigningKey{}, "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := []id.Server{}
+		for _, k := range o.KeyServers {
+			names = append(names, k.Name)
+		}
+		if got := fmt.Sprint(names); got != test.want {
+			t.Errorf("%s, %q: %s, not %s", test.own, test.yaml, got, test.want)
 		}
 	}
 }
