@@ -250,11 +250,7 @@ func (w *writing) graph(tx *store.Tx) (*stateres.Graph, error) {
 	if r.graph == nil {
 		r.graph = &stateres.Graph{}
 	}
-	last := store.EventNID(0)
-	if n := r.graph.Len(); n > 0 {
-		last = r.graph.NID(stateres.Index(n - 1))
-	}
-	err := tx.AuthGraph.Each(w.head.NID, last, func(n store.AuthNode) error { return appendNode(tx, r.graph, n) })
+	err := growGraph(tx, r.graph, w.head.NID)
 	for i := 0; i < len(w.nodes) && err == nil; i++ {
 		if _, ok := r.graph.Lookup(w.nodes[i].Event); !ok {
 			err = appendNode(tx, r.graph, w.nodes[i])
@@ -267,6 +263,31 @@ func (w *writing) graph(tx *store.Tx) (*stateres.Graph, error) {
 	w.pronounce()
 	return r.graph, nil
 }
+
+// growGraph reads what of a room's auth graph was committed since it was last read.
+func growGraph(tx *store.Tx, g *stateres.Graph, room store.RoomNID) error {
+	for {
+		last := store.EventNID(0)
+		if n := g.Len(); n > 0 {
+			last = g.NID(stateres.Index(n - 1))
+		}
+		nodes, err := tx.AuthGraph.After(room, last, graphChunk)
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if err := appendNode(tx, g, n); err != nil {
+				return err
+			}
+		}
+		if len(nodes) < graphChunk {
+			return nil
+		}
+	}
+}
+
+// graphChunk is how many events of an auth graph are read at once.
+const graphChunk = 5000
 
 func appendNode(tx *store.Tx, g *stateres.Graph, n store.AuthNode) error {
 	if n.Key > math.MaxUint32 {

@@ -17,7 +17,7 @@ type AuthNode struct {
 const (
 	insertAuthNode = `INSERT INTO auth_graph (room_nid, event_nid, skey, rejected, auth) VALUES ($1, $2, $3, $4, $5)`
 	judgeAuthNode  = `UPDATE auth_graph SET rejected = $3 WHERE room_nid = $1 AND event_nid = $2`
-	authNodes      = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid`
+	authNodes      = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid LIMIT $3`
 	someAuthNodes  = `SELECT room_nid, event_nid, skey, rejected, auth FROM auth_graph WHERE room_nid = $1 AND event_nid IN (
 		SELECT value FROM json_each($2) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($2::json) -- only: postgres
@@ -36,15 +36,9 @@ func (t AuthGraph) SetRejected(room RoomNID, event EventNID, rejected bool) erro
 	return err
 }
 
-// Each calls fn with all events of a room's graph after one, in order.
-func (t AuthGraph) Each(room RoomNID, after EventNID, fn func(AuthNode) error) error {
-	return each(t.tx, func(r scanner) error {
-		n, err := scanAuthNode(r)
-		if err != nil {
-			return err
-		}
-		return fn(n)
-	}, authNodes, room, after)
+// After lists events of a room's graph after one, in order.
+func (t AuthGraph) After(room RoomNID, after EventNID, limit int) ([]AuthNode, error) {
+	return list(t.tx, scanAuthNode, authNodes, room, after, limit)
 }
 
 // Load reads some events of a room's graph, in no order; missing ones are left out.

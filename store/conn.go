@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -24,6 +25,7 @@ type conn struct {
 	dialect dialect
 	raw     *sql.Conn
 	stmts   map[string]*sql.Stmt
+	reading bool // rows are being read
 }
 
 func (s *Store) connect(ctx context.Context) (*conn, error) {
@@ -50,8 +52,15 @@ func (c *conn) exec(text string) error {
 	return err
 }
 
+// errNested: PostgreSQL sends the rows of one query before it takes the next. SQLite would do both at
+// once, so without this only those on PostgreSQL would notice.
+var errNested = errors.New("a query amid the rows of another")
+
 // stmt prepares a query once for each connection. Queries are constants, so there are few.
 func (c *conn) stmt(query string) (*sql.Stmt, error) {
+	if c.reading {
+		return nil, fmt.Errorf("%w: %s", errNested, query)
+	}
 	if st, ok := c.stmts[query]; ok {
 		return st, nil
 	}
@@ -110,7 +119,7 @@ func one[T any](tx *Tx, scan func(scanner) (T, error), query string, args ...any
 	return v, true, nil
 }
 
-// each calls fn for each row.
+// each calls fn for each row; fn may not query.
 func each(tx *Tx, fn func(scanner) error, query string, args ...any) error {
 	st, err := tx.conn.stmt(query)
 	if err != nil {
@@ -120,6 +129,8 @@ func each(tx *Tx, fn func(scanner) error, query string, args ...any) error {
 	if err != nil {
 		return err
 	}
+	tx.conn.reading = true
+	defer func() { tx.conn.reading = false }()
 	defer rows.Close()
 	for rows.Next() {
 		if err := fn(rows); err != nil {

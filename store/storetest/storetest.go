@@ -36,6 +36,11 @@ func Open(t testing.TB, published func(stream.Commit) (wake func())) *store.Stor
 // OpenPostgres opens an empty schema of the server that HEARTH_TEST_POSTGRES
 // names (a postgres:// URL), or skips the test.
 func OpenPostgres(t testing.TB, published func(stream.Commit) (wake func())) *store.Store {
+	return open(t, store.Options{Postgres: PostgresSchema(t), Published: published})
+}
+
+// PostgresSchema makes that schema and returns its URL, for a test that opens it itself.
+func PostgresSchema(t testing.TB) string {
 	base := os.Getenv("HEARTH_TEST_POSTGRES")
 	if base == "" {
 		if os.Getenv("HEARTH_CI") != "" {
@@ -65,7 +70,7 @@ func OpenPostgres(t testing.TB, published func(stream.Commit) (wake func())) *st
 	q := u.Query()
 	q.Set("search_path", schema)
 	u.RawQuery = q.Encode()
-	return open(t, store.Options{Postgres: u.String(), Published: published})
+	return u.String()
 }
 
 func open(t testing.TB, o store.Options) *store.Store {

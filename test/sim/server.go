@@ -16,6 +16,7 @@ import (
 	"hearth/matrix/id"
 	"hearth/room"
 	"hearth/store"
+	"hearth/store/storetest"
 )
 
 // Server is a room engine with its store, and what it has to send.
@@ -23,7 +24,7 @@ type Server struct {
 	w        *World
 	Name     id.Server
 	key      ed25519.PrivateKey
-	file     string
+	database store.Options
 	store    *store.Store
 	engine   *room.Engine
 	hostile  bool
@@ -41,15 +42,21 @@ type letter struct {
 
 func (w *World) start(name id.Server) *Server {
 	seed := sha256.Sum256([]byte(name))
-	s := &Server{w: w, Name: name, key: ed25519.NewKeyFromSeed(seed[:]), file: filepath.Join(w.t.TempDir(), "homeserver.db"), queues: map[id.Server][]letter{}}
+	s := &Server{w: w, Name: name, key: ed25519.NewKeyFromSeed(seed[:]), queues: map[id.Server][]letter{}}
+	// One connection reads: nothing happens at the same time here.
+	s.database = store.Options{Server: name, Readers: 2, CacheKB: 500}
+	if w.postgres {
+		s.database.Postgres = storetest.PostgresSchema(w.t)
+	} else {
+		s.database.SQLite = filepath.Join(w.t.TempDir(), "homeserver.db")
+	}
 	s.open()
 	return s
 }
 
 func (s *Server) open() {
 	var err error
-	// One connection reads: nothing happens at the same time here.
-	s.store, err = store.Open(s.w.ctx, store.Options{Server: s.Name, SQLite: s.file, Readers: 2, CacheKB: 500})
+	s.store, err = store.Open(s.w.ctx, s.database)
 	s.w.must(err)
 	s.engine = room.New(s.store, room.Options{Server: s.Name, KeyID: "ed25519:1", Key: s.key, Network: link{s.w, s}, EventCacheBytes: 256 << 10, NoSearch: true,
 		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil }})

@@ -38,6 +38,8 @@ type World struct {
 	ctx     context.Context
 	rand    *rand.Rand
 	version *roomversion.Version
+	// postgres: the servers have PostgreSQL, not SQLite.
+	postgres bool
 	room    id.Room
 	other   id.Room   // one more room, for events that appear in the wrong one
 	servers []*Server // the first hosts the room; the last is hostile
@@ -63,13 +65,14 @@ type ack struct {
 	partial bool
 }
 
-// New makes servers, of which the last is hostile, with users of all but that in a room.
-func New(t testing.TB, version string, seed uint64, honest int) *World {
+// New makes servers, of which the last is hostile, with users of all but that in a room. With
+// postgres, their databases are on the PostgreSQL server that HEARTH_TEST_POSTGRES names.
+func New(t testing.TB, version string, seed uint64, honest int, postgres bool) *World {
 	v, ok := roomversion.Get(version)
 	if !ok {
 		t.Fatalf("no room version %s", version)
 	}
-	w := &World{t: t, ctx: t.Context(), rand: rand.New(rand.NewPCG(seed, uint64(v.Number))), version: v,
+	w := &World{t: t, ctx: t.Context(), rand: rand.New(rand.NewPCG(seed, uint64(v.Number))), version: v, postgres: postgres,
 		side: map[id.Server]int{}, forged: map[id.Event]string{}}
 	for n := range honest {
 		w.servers = append(w.servers, w.start(id.Server(fmt.Sprintf("s%d.example", n))))
