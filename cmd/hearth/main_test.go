@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -84,7 +85,7 @@ func TestServerStartsTwiceOnItsData(t *testing.T) {
 }
 
 func TestUnknownEndpoint(t *testing.T) {
-	resp, err := http.Get(start(t, nil) + "/_matrix/client/v3/nothing")
+	resp, err := oneShot.Get(start(t, nil) + "/_matrix/client/v3/nothing")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,10 +217,13 @@ func TestRegisterToolReadsTheListener(t *testing.T) {
 	}
 }
 
+// oneShot keeps no connections: one to a server that has stopped would be used for the next.
+var oneShot = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 // post sends a JSON body and reads the answer.
 func post(t *testing.T, url, body string, into any) int {
 	t.Helper()
-	resp, err := http.Post(url, "application/json", strings.NewReader(body))
+	resp, err := oneShot.Post(url, "application/json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +256,22 @@ func TestRegisterToolMakesAnAdmin(t *testing.T) {
 	}
 	if _, err := execute(t, "", "register_new_matrix_user", "-u", "bob", "-p", "x", "--no-admin", "-k", "wrong", url); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("a wrong secret: %v", err)
+	}
+}
+
+// What goes wrong after the sockets are open ends the program; it does not hang.
+func TestAStartThatFailsLateEnds(t *testing.T) {
+	cfg := localConfig(t.TempDir(), freePort(t))
+	if err := cfg.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	late := errors.New("late")
+	err := run(t.Context(), cfg, slog.New(slog.DiscardHandler), func(*server.Server) error { return late })
+	if !errors.Is(err, late) {
+		t.Error(err)
+	}
+	if _, err := oneShot.Get(cfg.PublicBaseURL); err == nil {
+		t.Error("it still answers")
 	}
 }
 

@@ -68,8 +68,16 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger, ready func(*
 		return err
 	}
 	loops := server.NewRunner(log)
-	defer loops.Close()
+	defer loops.Close() // waits for the sockets, too
 	sockets.serve(loops)
+	defer func() {
+		s.Hub.Release() // waiting /sync requests answer now
+		drain, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		if err := sockets.shutdown(drain); err != nil {
+			log.Warn("requests were cut off", "error", err)
+		}
+	}()
 	s.Follow(loops)
 	log.Info("serving", "server_name", cfg.ServerName, "at", sockets.urls, "version", longVersion())
 	if ready != nil {
@@ -79,11 +87,5 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger, ready func(*
 	}
 	<-ctx.Done()
 	log.Info("stopping")
-	s.Hub.Release() // waiting /sync requests answer now
-	drain, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	if err := sockets.shutdown(drain); err != nil {
-		log.Warn("requests were cut off", "error", err)
-	}
 	return nil
 }
