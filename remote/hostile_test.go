@@ -32,6 +32,8 @@ import (
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
+	mu     sync.Mutex
+	far    []*buffer
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
@@ -46,12 +48,26 @@ func (p *pipes) Close() error   { close(p.closed); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
+	near, b := net.Pipe()
+	far := buffered(b)
+	p.mu.Lock()
+	p.far = append(p.far, far)
+	p.mu.Unlock()
 	select {
-	case p.conns <- buffered(far):
+	case p.conns <- far:
 		return buffered(near), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// hangUp ends what the server has to say. http.Server.Close holds a lock while it says goodbye, for
+// which a goroutine waits that a fake clock takes for busy: no time would pass until all is written.
+func (p *pipes) hangUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.far {
+		b.Close()
 	}
 }
 
@@ -116,7 +132,7 @@ func hostile(t *testing.T, h http.HandlerFunc) (c *Client, close func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := &pipes{make(chan net.Conn), make(chan struct{})}
+	list := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	reading := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body) // only then it is noticed that the other side has gone
 		h(rw, r)
@@ -126,6 +142,7 @@ func hostile(t *testing.T, h http.HandlerFunc) (c *Client, close func()) {
 	c = New(storetest.Open(t, nil), Options{Server: "a.example", KeyID: "ed25519:1", Key: key, CAs: w.roots, Dial: list.dial})
 	return c, func() {
 		c.Close()
+		list.hangUp()
 		server.Close()
 		time.Sleep(5 * time.Minute) // whatever is under way ends by itself
 	}
