@@ -40,9 +40,9 @@ type World struct {
 	version *roomversion.Version
 	// postgres: the servers have PostgreSQL, not SQLite.
 	postgres bool
-	room    id.Room
-	other   id.Room   // one more room, for events that appear in the wrong one
-	servers []*Server // the first hosts the room; the last is hostile
+	room     id.Room
+	other    id.Room   // one more room, for events that appear in the wrong one
+	servers  []*Server // the first hosts the room; the last is hostile
 	// side is which piece of the network a server is in; nothing passes between pieces.
 	side  map[id.Server]int
 	calm  bool // the network works and nobody is hostile
