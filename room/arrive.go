@@ -21,6 +21,9 @@ type arrival struct {
 	// states are what other servers say of the state after those of its prev_events
 	// that are not known here, or whose state here may lack members, and of nothing else.
 	states map[id.Event]*StateMap
+	// guessed: some of these are from after the event, as nobody knows the right ones. What they allow is
+	// accepted, what they do not is left until somebody knows.
+	guessed bool
 	// forward: the other servers in the room are to be told of it.
 	forward bool
 	// asked is the policy server that was asked to sign it if need be; refusal: it did not.
@@ -101,6 +104,9 @@ func (w *writing) take(ctx context.Context, tx *store.Tx, a arrival) (v verdict,
 	if v.reason, err = w.judge(ctx, tx, a, &en, &extremities); err != nil {
 		w.head, w.first = head, w.first[:first]
 		return v, err
+	}
+	if a.guessed {
+		en.event.Flags |= store.Stateless
 	}
 	v.event, v.partial = en.event, w.head.Partial.Version != 0
 	return v, w.append(en, extremities)
@@ -200,6 +206,9 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 			// That may be for want of members: it is judged again when they are known.
 			ev.Flags = store.Rejected | store.Preliminary
 			return reason, err
+		}
+		if reason != nil && a.guessed {
+			return nil, fmt.Errorf("%s by a guessed state: %w: %w", ev.PDU.ID, errUnobtainable, reason)
 		}
 	}
 	if err != nil {

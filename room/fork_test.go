@@ -1,6 +1,7 @@
 package room_test
 
 import (
+	"errors"
 	"maps"
 	"testing"
 
@@ -235,6 +236,48 @@ func TestTheStateOfOlderHistoryIsNotGuessed(t *testing.T) {
 		_, err = p.e.ServeState(t.Context(), elsewhere, p.room, branch.ID)
 		p.must(err)
 		p.want(event.TypeMember, string(remoteBob), `{"membership":"leave"}`)
+	})
+}
+
+// What is known of the state after older history is from after it. It decides only where nobody
+// knows better, and not because nobody answers.
+func TestABranchOfOlderHistoryIsJudgedByAGuessOnlyIfNobodyKnows(t *testing.T) {
+	down := errors.New("no route to host")
+	unknown := errcode.NotFound("the state is not known here")
+	eachResolution(t, func(t *testing.T, p *peer) {
+		older := p.older()
+		branch := p.sayAs(remoteBob, "on a branch", older.ID)
+		told := func(is func(at id.Event) error) {
+			p.states = func(_ id.Server, at id.Event) (id.Event, error) { return at, is(at) }
+		}
+		told(func(id.Event) error { return down })
+		p.deliver(branch)
+		p.wantUnknown(branch.ID)
+		told(func(id.Event) error { return unknown })
+		p.deliver(branch)
+		p.wantUnknown(branch.ID) // bob is not in the room by what is known
+		told(func(at id.Event) error {
+			if at != branch.ID {
+				return unknown
+			}
+			return nil
+		})
+		p.deliver(branch)
+		p.wantFlags(branch.ID, store.SoftFailed)
+		_, err := p.e.ServeState(t.Context(), elsewhere, p.room, branch.ID)
+		p.must(err)
+
+		told(func(id.Event) error { return unknown })
+		guess := p.say("by a guess", older.ID)
+		p.deliver(guess)
+		p.wantFlags(guess.ID, 0)
+		_, err = p.e.ServeState(t.Context(), elsewhere, p.room, guess.ID)
+		wantCode(t, err, "M_NOT_FOUND")
+		p.states = nil
+		next := p.say("by the truth", guess.ID)
+		p.deliver(next)
+		_, err = p.e.ServeState(t.Context(), elsewhere, p.room, next.ID)
+		p.must(err)
 	})
 }
 

@@ -231,14 +231,47 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 	return states, nil
 }
 
-// gatherStateless asks for the state after each of an event's prev_events that is known here,
-// but for the state. Where nobody tells it, what is known has to do.
-func (e *Engine) gatherStateless(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, states map[id.Event]*StateMap) (map[id.Event]*StateMap, error) {
-	guesses := map[id.Event]*StateMap{}
+// gatherStateless asks for the states after those of an event's prev_events that are known here,
+// but for the state. Where nobody knows one, what is known has to do: that is guessed. While who
+// may know it does not answer, the event cannot be judged.
+func (e *Engine) gatherStateless(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, states map[id.Event]*StateMap) (told map[id.Event]*StateMap, guessed bool, err error) {
+	guesses, err := e.guessStates(ctx, p)
+	if err != nil || len(guesses) == 0 {
+		return states, false, err
+	}
+	told = maps.Clone(states)
+	if told == nil {
+		told = map[id.Event]*StateMap{}
+	}
+	for _, name := range p.PrevEvents {
+		guess := guesses[name]
+		if guess == nil {
+			continue
+		}
+		m, err := e.tellsStateAfter(ctx, origin, v, p, name)
+		if err != nil && ctx.Err() == nil {
+			m, err = e.tellsStateBefore(ctx, origin, v, p)
+		}
+		if errors.Is(err, errNobodyKnows) {
+			slog.InfoContext(ctx, "an event is judged by a state from after it, as no server knows the right one", "event", p.ID, "room", p.Room, "error", err)
+			m, guessed, err = guess, true, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		told[name] = m
+	}
+	return told, guessed, nil
+}
+
+// guessStates are the states after those of an event's prev_events that are known here, but for
+// the state: they are from after them.
+func (e *Engine) guessStates(ctx context.Context, p *event.PDU) (map[id.Event]*StateMap, error) {
 	h, ok, err := e.Head(ctx, p.Room)
 	if err != nil || !ok || h.Partial.Version != 0 {
-		return states, err
+		return nil, err
 	}
+	guesses := map[id.Event]*StateMap{}
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		for _, name := range p.PrevEvents {
 			ev, ok, err := e.Event(tx, h.NID, name)
@@ -253,23 +286,7 @@ func (e *Engine) gatherStateless(ctx context.Context, origin id.Server, v *roomv
 		}
 		return nil
 	})
-	if err != nil || len(guesses) == 0 {
-		return states, err
-	}
-	told := maps.Clone(states)
-	if told == nil {
-		told = map[id.Event]*StateMap{}
-	}
-	for name, guess := range guesses {
-		if told[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			slog.InfoContext(ctx, "an event is judged by a state from after it, as no server tells the right one", "event", p.ID, "room", p.Room, "error", err)
-			told[name] = guess
-		}
-	}
-	return told, nil
+	return guesses, err
 }
 
 // maxStateTellers bounds how many servers are asked for the state after one event.
@@ -280,10 +297,7 @@ const maxStateTellers = 8
 // knows, others in the room are asked. Two of them have to tell the same, since any one may be
 // hostile; one alone is believed if all others answered that they do not know.
 func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (*StateMap, error) {
-	first := []id.Server{origin}
-	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
-		first = []id.Server{maker, origin}
-	}
+	first := e.makerAnd(origin, p)
 	servers, err := e.stateTellers(ctx, p.Room, first)
 	if err != nil {
 		return nil, err
@@ -310,6 +324,36 @@ func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomv
 		return told[0], nil
 	}
 	return nil, fmt.Errorf("state after %s: %w: %w", name, errUnobtainable, errors.Join(errs...))
+}
+
+// makerAnd are the servers that know most of an event: the one that made it, and that which handed it on.
+func (e *Engine) makerAnd(origin id.Server, p *event.PDU) []id.Server {
+	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
+		return []id.Server{maker, origin}
+	}
+	return []id.Server{origin}
+}
+
+// errNobodyKnows says that the servers which know most of an event have answered, but do not know
+// the state that it met.
+var errNobodyKnows = errors.New("no server knows the state")
+
+// tellsStateBefore asks for the state that p met: the server that made p knows that, even if it
+// never knew the one after an event before p.
+func (e *Engine) tellsStateBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (*StateMap, error) {
+	var errs []error
+	why := errNobodyKnows
+	for _, server := range e.makerAnd(origin, p) {
+		m, err := e.fetchStateBefore(ctx, server, v, p.Room, p.ID)
+		if err == nil || ctx.Err() != nil {
+			return m, err
+		}
+		if !answered(err) {
+			why = errUnobtainable
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", server, err))
+	}
+	return nil, fmt.Errorf("state before %s: %w: %w", p.ID, why, errors.Join(errs...))
 }
 
 // stateTellers are servers that may know the state after an event: some to be asked first, and

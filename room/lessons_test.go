@@ -138,6 +138,18 @@ func (p *peer) wantFlags(name id.Event, want store.EventFlags) {
 	}))
 }
 
+// wantUnknown checks that the server could not judge an event.
+func (p *peer) wantUnknown(name id.Event) {
+	p.t.Helper()
+	p.must(p.s.View(p.t.Context(), func(tx *store.Tx) error {
+		row, ok, err := tx.Events.Know(name)
+		if ok && row.Flags&store.Outlier == 0 {
+			p.t.Errorf("%s is part of the history, with flags %b", name, row.Flags)
+		}
+		return err
+	}))
+}
+
 // syn 1.15.2: a server could have the state replaced by a small part of it, by telling
 // only that of an event which nobody else knows.
 func TestSyn1_15_2_NobodyResetsTheStateToAPartOfIt(t *testing.T) {

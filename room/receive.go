@@ -252,13 +252,14 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	if err != nil {
 		return err
 	}
-	if states, err = e.gatherStateless(ctx, origin, v, p, states); err != nil {
+	states, guessed, err := e.gatherStateless(ctx, origin, v, p, states)
+	if err != nil {
 		return err
 	}
 	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
 		return err
 	}
-	_, err = e.arrive(ctx, arrival{pdu: p, origin: origin, states: states})
+	_, err = e.arrive(ctx, arrival{pdu: p, origin: origin, states: states, guessed: guessed})
 	return err
 }
 
