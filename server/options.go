@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +29,13 @@ func storeOptions(cfg *config.Config) (store.Options, error) {
 	switch cfg.Database.Name {
 	case "psycopg2":
 		o.Postgres = postgresDSN(cfg.Database.Args)
+		if most, ok := cfg.Database.Args["cp_max"]; ok {
+			n, err := strconv.Atoi(fmt.Sprint(most))
+			if err != nil || n < 1 {
+				return o, fmt.Errorf("database.args.cp_max: %v is no number of connections", most)
+			}
+			o.Readers = max(2, n-1) // one writes
+		}
 	default:
 		o.SQLite = filepath.Join(cfg.Hearth.DataDir, "homeserver.db")
 		if path, ok := cfg.Database.Args["database"].(string); ok && path != "" {

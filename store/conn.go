@@ -95,7 +95,7 @@ func (tx *Tx) exec(query string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	res, err := st.ExecContext(background, args...)
+	res, err := st.ExecContext(background, tx.conn.dialect.textArgs(args)...)
 	if err != nil {
 		return 0, err
 	}
@@ -109,7 +109,7 @@ func one[T any](tx *Tx, scan func(scanner) (T, error), query string, args ...any
 	if err != nil {
 		return zero, false, err
 	}
-	v, err := scan(st.QueryRowContext(background, args...))
+	v, err := scan(tx.conn.dialect.row(st.QueryRowContext(background, tx.conn.dialect.textArgs(args)...)))
 	switch {
 	case err == sql.ErrNoRows:
 		return zero, false, nil
@@ -125,15 +125,16 @@ func each(tx *Tx, fn func(scanner) error, query string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	rows, err := st.QueryContext(background, args...)
+	rows, err := st.QueryContext(background, tx.conn.dialect.textArgs(args)...)
 	if err != nil {
 		return err
 	}
 	tx.conn.reading = true
 	defer func() { tx.conn.reading = false }()
 	defer rows.Close()
+	row := tx.conn.dialect.row(rows)
 	for rows.Next() {
-		if err := fn(rows); err != nil {
+		if err := fn(row); err != nil {
 			return err
 		}
 	}

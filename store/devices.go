@@ -1,8 +1,6 @@
 package store
 
 import (
-	"github.com/go-json-experiment/json"
-
 	"hearth/matrix/id"
 )
 
@@ -67,9 +65,9 @@ func (t Devices) SetSeen(u id.User, d id.Device, nowMS int64, ip, userAgent stri
 
 // Delete removes devices and returns those that there were.
 func (t Devices) Delete(u id.User, devices []id.Device) ([]id.Device, error) {
-	ids, err := json.Marshal(devices)
+	ids, err := textList(t.tx, devices)
 	if err != nil {
 		return nil, err
 	}
-	return list(t.tx, value[id.Device], deleteDevices, string(u), string(ids))
+	return list(t.tx, value[id.Device], deleteDevices, string(u), ids)
 }

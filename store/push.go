@@ -3,7 +3,6 @@ package store
 import (
 	"database/sql"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/matrix/id"
@@ -129,10 +128,9 @@ func (t Push) Pushers(u id.User) ([]Pusher, error) {
 // SetPusher makes a pusher, or changes the user's one of the same app and push key.
 // What happened before is not pushed to a new one.
 func (t Push) SetPusher(p Pusher) error {
-	device := sql.NullString{String: string(p.Device), Valid: p.Device != ""}
 	token := sql.NullInt64{Int64: p.TokenID, Valid: p.TokenID != 0}
 	_, err := t.tx.exec(setPusher, string(p.User), p.Kind, p.AppID, p.PushKey, p.AppDisplayName, p.DeviceDisplayName, p.ProfileTag,
-		p.Lang, string(p.Data), p.Enabled, device, token, p.SetMS, t.tx.Position())
+		p.Lang, string(p.Data), p.Enabled, orNull(string(p.Device)), token, p.SetMS, t.tx.Position())
 	return err
 }
 
@@ -150,11 +148,11 @@ func (t Push) DeleteOtherPushers(u id.User, appID, pushKey string) error {
 
 // DeletePushersOn removes the pushers that some of a user's devices have set.
 func (t Push) DeletePushersOn(u id.User, devices []id.Device) error {
-	ids, err := json.Marshal(devices)
+	ids, err := textList(t.tx, devices)
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.exec(deletePushersOn, string(u), string(ids))
+	_, err = t.tx.exec(deletePushersOn, string(u), ids)
 	return err
 }
 

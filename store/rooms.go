@@ -190,17 +190,17 @@ type RoomLists struct {
 }
 
 // from is the query for rooms in the lists, and its parameters.
-func (l RoomLists) from() (query string, args []any, err error) {
+func (l RoomLists) from(tx *Tx) (query string, args []any, err error) {
 	if l.Public && len(l.Services) == 0 {
 		return inPublic, nil, nil
 	}
-	services, err := json.Marshal(l.Services)
-	return inNetworks, []any{toInt(l.Public), string(services), l.Network}, err
+	services, err := textList(tx, l.Services)
+	return inNetworks, []any{toInt(l.Public), services, l.Network}, err
 }
 
 // CountListed counts the rooms that are in lists and have members.
 func (t Rooms) CountListed(l RoomLists) (int64, error) {
-	query, args, err := l.from()
+	query, args, err := l.from(t.tx)
 	if err != nil {
 		return 0, err
 	}
@@ -211,7 +211,7 @@ func (t Rooms) CountListed(l RoomLists) (int64, error) {
 // Listed pages through them in order of members, most first, after a number of
 // members and a room; up: before these, nearest first.
 func (t Rooms) Listed(l RoomLists, joined int64, room RoomNID, up bool, limit int) ([]Room, error) {
-	query, args, err := l.from()
+	query, args, err := l.from(t.tx)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 
-	"github.com/go-json-experiment/json"
-
 	"hearth/matrix/id"
 )
 
@@ -119,14 +117,14 @@ func (t Tokens) DeleteAccess(token int64) error {
 
 // DeleteOfDevices removes all tokens of some devices and returns the numbers of their access tokens.
 func (t Tokens) DeleteOfDevices(u id.User, devices []id.Device) ([]int64, error) {
-	ids, err := json.Marshal(devices)
+	ids, err := textList(t.tx, devices)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.tx.exec(deleteRefreshOf, string(u), string(ids)); err != nil {
+	if _, err := t.tx.exec(deleteRefreshOf, string(u), ids); err != nil {
 		return nil, err
 	}
-	return list(t.tx, value[int64], deleteTokensOf, string(u), string(ids))
+	return list(t.tx, value[int64], deleteTokensOf, string(u), ids)
 }
 
 // DeleteAll removes all tokens of a user but one access token (0: none) and its

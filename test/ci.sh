@@ -32,6 +32,9 @@ need npm npm
 [ -n "${HEARTH_SPEC_DIR:-}" ] || echo "HEARTH_SPEC_DIR is not set: links to the specification are not checked"
 go test -count=1 ./...
 
+say "what runs on SQLite otherwise, on PostgreSQL"
+HEARTH_TEST_DATABASE=postgres go test -count=1 ./room ./remote ./e2ee ./ephemeral ./directory ./push ./clientsync ./api/... ./test/endpoint ./test/garbage
+
 say "clients made with mautrix-go, and comparisons with it"
 go test -count=1 -tags goolm ./test/mautrix
 GOEXPERIMENT=jsonv2 go test -count=1 ./matrix/event ./matrix/authrules

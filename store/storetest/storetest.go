@@ -1,5 +1,6 @@
 // Package storetest opens throw-away databases for tests: SQLite always,
-// PostgreSQL where HEARTH_TEST_POSTGRES names a server. It holds nothing else.
+// PostgreSQL where HEARTH_TEST_POSTGRES names a server. Where HEARTH_TEST_DATABASE is
+// postgres besides, those tests run on it that are about no database in particular. It holds nothing else.
 package storetest
 
 import (
@@ -28,8 +29,14 @@ func EachWith(t *testing.T, published func(stream.Commit) (wake func()), test fu
 	t.Run("postgres", func(t *testing.T) { test(t, OpenPostgres(t, published)) })
 }
 
-// Open opens an empty SQLite database that is gone after the test.
+// OnPostgres says whether tests that are about no database in particular shall run on PostgreSQL.
+func OnPostgres() bool { return os.Getenv("HEARTH_TEST_DATABASE") == "postgres" }
+
+// Open opens an empty database that is gone after the test: on SQLite, but for OnPostgres.
 func Open(t testing.TB, published func(stream.Commit) (wake func())) *store.Store {
+	if OnPostgres() {
+		return OpenPostgres(t, published)
+	}
 	return open(t, store.Options{SQLite: filepath.Join(t.TempDir(), "homeserver.db"), Published: published})
 }
 

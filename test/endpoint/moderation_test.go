@@ -3,9 +3,7 @@ package endpoint
 import (
 	"crypto/hmac"
 	"crypto/sha1"
-	"database/sql"
 	"encoding/hex"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,14 +14,7 @@ import (
 // makeAdmin does what an operator's sqlite3 program does on the live file.
 func makeAdmin(t *testing.T, s *server.Server, user string) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.Config.Hearth.DataDir, "homeserver.db")+"?_pragma=busy_timeout(5000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec(`UPDATE users SET admin=1 WHERE name='` + user + `'`); err != nil {
-		t.Fatal(err)
-	}
+	s.SQL(`UPDATE users SET admin=1 WHERE name='` + user + `'`)
 }
 
 func TestLockedAccounts(t *testing.T) {

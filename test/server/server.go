@@ -9,9 +9,13 @@ package server
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +26,7 @@ import (
 	"hearth/config"
 	"hearth/matrix/id"
 	"hearth/server"
+	"hearth/store/storetest"
 	"hearth/test/spec"
 )
 
@@ -51,6 +56,9 @@ func Start(t testing.TB, change ...func(*config.Config)) *Server {
 	cfg.Hearth.Argon2 = config.Argon2{Memory: 64 << 10, Time: 1, Threads: 1}
 	cfg.FederationDomainWhitelist = []id.Server{} // tests touch no network
 	cfg.WithoutRateLimits()
+	if storetest.OnPostgres() {
+		cfg.Database = database(t)
+	}
 	for _, c := range change {
 		c(cfg)
 	}
@@ -72,6 +80,38 @@ func Start(t testing.TB, change ...func(*config.Config)) *Server {
 		}
 	})
 	return &Server{Server: s, t: t}
+}
+
+// database is an empty one on PostgreSQL.
+func database(t testing.TB) config.Database {
+	t.Helper()
+	u, err := url.Parse(storetest.PostgresSchema(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := map[string]any{"host": u.Hostname(), "port": u.Port(), "user": u.User.Username(), "database": strings.TrimPrefix(u.Path, "/")}
+	for name, values := range u.Query() {
+		args[name] = values[0]
+	}
+	return config.Database{Name: "psycopg2", Args: args}
+}
+
+// SQL changes the database beside the running server, as an operator may.
+func (s *Server) SQL(statement string) {
+	s.t.Helper()
+	driver, dsn := "sqlite", "file:"+filepath.Join(s.Config.Hearth.DataDir, "homeserver.db")+"?_pragma=busy_timeout(5000)"
+	if c := s.Config.Database; c.Name == "psycopg2" {
+		driver, dsn = "pgx", fmt.Sprintf("host=%s port=%s user=%s dbname=%s search_path=%s",
+			c.Args["host"], c.Args["port"], c.Args["user"], c.Args["database"], c.Args["search_path"])
+	}
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statement); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // output puts the server's log into the test's.
