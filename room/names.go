@@ -36,6 +36,10 @@ func (e *Engine) withNames(ctx context.Context, p Proposal, fn func(*store.Tx, n
 	if err := read(); err != errNoName {
 		return err
 	}
+	// What no event can bear must not be kept, whoever asks for it.
+	if err := event.CheckNames(p.Type, p.StateKey); err != nil {
+		return err
+	}
 	if err := e.store.Update(ctx, func(tx *store.Tx) error { return makeNames(tx, p) }); err != nil {
 		return err
 	}

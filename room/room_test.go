@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -72,6 +73,35 @@ func timeline(t *testing.T, s *store.Store, e *room.Engine, name id.Room) (all [
 		t.Fatal(err)
 	}
 	return all
+}
+
+// What no event may be called is refused before anything of it is kept: names stay for ever, and
+// PostgreSQL has none that are very long.
+func TestNamesThatAreTooLongAreNotKept(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		e := newEngine(t, s)
+		name, err := e.Create(t.Context(), room.Creation{Creator: alice})
+		if err != nil {
+			t.Fatal(err)
+		}
+		long := strings.Repeat("x", 256)
+		for _, sender := range []id.User{alice, bob} {
+			for typ, key := range map[string]*string{long: nil, "m.x": &long} {
+				_, err := e.Send(t.Context(), name, room.Proposal{Sender: sender, Type: typ, StateKey: key, Content: jsontext.Value("{}")})
+				wantCode(t, err, "M_TOO_LARGE")
+			}
+		}
+		if err := s.View(t.Context(), func(tx *store.Tx) error {
+			_, isType, err := tx.IDs.FindType(long)
+			_, isKey, err2 := tx.IDs.FindStateKey(event.StateTuple{Type: "m.x", Key: long})
+			if isType || isKey {
+				t.Error("they are kept")
+			}
+			return errors.Join(err, err2)
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestCreateSendAndReadBackInEveryVersion(t *testing.T) {

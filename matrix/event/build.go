@@ -103,10 +103,16 @@ func (proto *Proto) check(v *roomversion.Version) error {
 	if (proto.Room == "") != (v.RoomIDIsCreateEventID && proto.Type == TypeCreate) {
 		return fmt.Errorf("build event: room version %s, %s and room id %q do not fit", v.ID, proto.Type, proto.Room)
 	}
-	if err := checkLength("type", proto.Type, true); err != nil || proto.StateKey == nil {
+	return CheckNames(proto.Type, proto.StateKey)
+}
+
+// CheckNames says whether an event may be built with such a type and state key. The error is a
+// *errcode.Error.
+func CheckNames(typ string, stateKey *string) error {
+	if err := checkLength("type", typ, true); err != nil || stateKey == nil {
 		return err
 	}
-	return checkLength("state_key", *proto.StateKey, true)
+	return checkLength("state_key", *stateKey, true)
 }
 
 // content is the canonical content, with redacts where it belongs there.

@@ -46,6 +46,18 @@ var nasty = []string{
 	"99999999999999999999999999", "9007199254740993", "٣", "m.room.create", "m.room.member", "m.room.power_levels", "m.room.encrypted",
 	"http://127.0.0.1:1/", "https://[::1]:1/x", "file:///etc/passwd", "a@localhost", "é", "é", "\u0000", "A\tB",
 	strings.Repeat("a", 256), strings.Repeat("é", 128), "@" + strings.Repeat("a", 300) + ":localhost", strings.Repeat("x", 70_000), "!" + strings.Repeat("[", 4000),
+	noise(300), noise(3000), noise(9000), // which no database makes shorter
+}
+
+// noise is a text without repetition.
+func noise(n int) string {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = letters[r.IntN(len(letters))]
+	}
+	return string(b)
 }
 
 // kin are names under which the same values are known.
