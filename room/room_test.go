@@ -91,6 +91,8 @@ func TestNamesThatAreTooLongAreNotKept(t *testing.T) {
 				wantCode(t, err, "M_TOO_LARGE")
 			}
 		}
+		_, err = e.Send(t.Context(), name, message(alice, long))
+		wantCode(t, err, "M_INVALID_PARAM")
 		if err := s.View(t.Context(), func(tx *store.Tx) error {
 			_, isType, err := tx.IDs.FindType(long)
 			_, isKey, err2 := tx.IDs.FindStateKey(event.StateTuple{Type: "m.x", Key: long})

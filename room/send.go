@@ -115,7 +115,14 @@ func (w *writing) alreadySent(ctx context.Context, p Proposal) (sent id.Event, e
 	return sent, err
 }
 
+// maxTxnID bounds a transaction id, in bytes: each is kept, and looked for.
+const maxTxnID = 255
+
+// transactionEvent is the event that a client's request made when it came before; empty: it did not.
 func (w *writing) transactionEvent(ctx context.Context, tx *store.Tx, p Proposal) (id.Event, error) {
+	if n := len(p.Txn.ID); n > maxTxnID {
+		return "", errcode.InvalidParam("the transaction id has %d bytes, more than %d", n, maxTxnID)
+	}
 	sender, ok, err := tx.IDs.FindUser(p.Sender)
 	if err != nil || !ok {
 		return "", err
