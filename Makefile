@@ -29,7 +29,7 @@ ci:
 	test/ci.sh
 
 race:
-	go test -race ./stream ./store/... ./room/... ./remote/... ./clientsync/... ./api/httpx ./api/federation ./cmd/hearth
+	go test -race -timeout 30m ./stream ./store/... ./room/... ./remote/... ./clientsync/... ./api/httpx ./api/federation ./cmd/hearth
 
 # A number of runs (10000x), or a time (10m) by hand: until Go 1.27 a time that is over can
 # count as a failure by itself, "context deadline exceeded" (go.dev/issue/75804).

@@ -33,7 +33,7 @@ need npm npm
 go test -count=1 ./...
 
 say "what runs on SQLite otherwise, on PostgreSQL"
-HEARTH_TEST_DATABASE=postgres go test -count=1 ./room ./remote ./e2ee ./ephemeral ./directory ./push ./clientsync ./api/... ./test/endpoint ./test/garbage
+HEARTH_TEST_DATABASE=postgres go test -count=1 -timeout 30m ./room ./remote ./e2ee ./ephemeral ./directory ./push ./clientsync ./api/... ./test/endpoint ./test/garbage
 
 say "clients made with mautrix-go, and comparisons with it"
 go test -count=1 -tags goolm ./test/mautrix
