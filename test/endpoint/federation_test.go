@@ -162,8 +162,8 @@ func TestWhoseServersRefuseIsNotLetInByTheFounder(t *testing.T) {
 		"initial_state": []any{server.Object{"type": "m.room.join_rules", "content": server.Object{
 			"join_rule": "restricted", "allow": []any{server.Object{"type": "m.room_membership", "room_id": allowed}},
 		}}}})["room_id"].(string)
-	join(bob, allowed, a)
 	join(charlie, allowed, a)
+	join(bob, allowed, a) // his server knows that charlie is there
 	join(bob, room, a)
 	path := client + "v3/join/" + esc(room)
 	expect(t, charlie, 400, "M_UNABLE_TO_GRANT_JOIN", "POST", path+"?via="+url.QueryEscape(string(b.Name())), nil)
