@@ -56,8 +56,12 @@ func enter() error {
 	if err != nil {
 		return err
 	}
+	db, err := database()
+	if err != nil {
+		return err
+	}
 	file := filepath.Join(data, "homeserver.yaml")
-	if err := os.WriteFile(file, []byte(configuration(name, bridges)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(configuration(name, bridges)+db), 0o600); err != nil {
 		return err
 	}
 	return syscall.Exec(server, []string{server, "serve", "--config", file}, os.Environ())
