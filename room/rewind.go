@@ -327,8 +327,17 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 	}
 	extremities := w.head.extremities
 	if placed {
-		_, err = w.judge(ctx, tx, arrival{pdu: old.PDU, states: states}, &en, &extremities)
-	} else {
+		head, first := w.head, len(w.first)
+		_, err = w.judge(ctx, tx, arrival{pdu: old.PDU, states: states, guessed: guessed && !late}, &en, &extremities)
+		if errors.Is(err, errUnobtainable) { // a guess refuses nothing: it is left until somebody tells more
+			w.head, w.first = head, w.first[:first]
+			ev = &Event{Event: old.Event, PDU: old.PDU}
+			ev.Position, ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0, 0
+			en = entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
+			placed, extremities = false, w.head.extremities
+		}
+	}
+	if !placed {
 		err = w.judgeBeside(tx, &en)
 	}
 	if err != nil {
@@ -356,7 +365,7 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		}
 		known := ok && before.Flags&store.Outlier == 0
 		if known && (name == join.ID || w.fresh[name] != nil) {
-			placed, guessed = true, guessed || late && before.Flags&store.Stateless != 0
+			placed, guessed = true, guessed || before.Flags&store.Stateless != 0
 			continue
 		}
 		derived, err := w.derive(tx, join, name, f)
@@ -369,11 +378,11 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		case f.before[old.ID] != nil:
 			states[name], placed = f.before[old.ID], true
 		case known: // from an earlier time in the room
-			placed, guessed = true, guessed || late && before.Flags&store.Stateless != 0
+			placed, guessed = true, guessed || before.Flags&store.Stateless != 0
 		case late:
 			states[name], placed, guessed = w.head.past[0].state, true, true // nothing rests on it
 		default:
-			states[name] = untold
+			states[name], guessed = untold, true // others know it; what comes after it is asked for then
 		}
 	}
 	return states, placed, guessed, nil
@@ -450,7 +459,7 @@ func (w *writing) commitAgain(tx *store.Tx, en *entry, row store.Event) error {
 	switch {
 	case en.position != 0:
 		return w.commitGapAgain(tx, en, row)
-	case en.was == 0: // clients have it, but it is no part of the history any more
+	case en.was.Accepted(): // clients have it, but it is no part of the history any more
 		return errors.Join(tx.Relations.Redact(row.NID), tx.Search.Delete(row.NID))
 	}
 	return nil
