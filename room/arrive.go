@@ -100,9 +100,8 @@ func (w *writing) take(ctx context.Context, tx *store.Tx, a arrival) (v verdict,
 		return v, err
 	}
 	en.forward, en.origin = a.forward, a.origin
-	head, first, extremities := w.head, len(w.first), w.head.extremities
+	extremities := w.head.extremities
 	if v.reason, err = w.judge(ctx, tx, a, &en, &extremities); err != nil {
-		w.head, w.first = head, w.first[:first]
 		return v, err
 	}
 	if a.guessed {
@@ -170,8 +169,15 @@ func (w *writing) settle(ctx context.Context) error {
 }
 
 // judge fills the entry of an event: its flags, the state it met and what it changes.
-// The error says that it could not be judged, the reason why it is not accepted.
+// The error says that it could not be judged, and leaves the write set as it was; the reason, why
+// it is not accepted.
 func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry, extremities *[]*Event) (reason, err error) {
+	head, first := w.head, len(w.first)
+	defer func() {
+		if err != nil {
+			w.head, w.first = head, w.first[:first]
+		}
+	}()
 	ev := en.event
 	auth, err := w.authEvents(tx, ev.PDU)
 	if err != nil {

@@ -318,23 +318,18 @@ var untold = newStateMap(nil)
 // judgeAgain judges an event of the rewound room. It stays where it is in the timeline;
 // one that was not accepted before, and is now, comes at its end.
 func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event, f *fetched, late bool) error {
-	ev := &Event{Event: old.Event, PDU: old.PDU}
-	ev.Position, ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0, 0
-	en := entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
+	en := draftAgain(old)
+	en.position, en.late = old.Position, late
 	states, placed, guessed, err := w.statesAgain(tx, join, old, f, late)
 	if err != nil {
 		return err
 	}
 	extremities := w.head.extremities
 	if placed {
-		head, first := w.head, len(w.first)
 		_, err = w.judge(ctx, tx, arrival{pdu: old.PDU, states: states, guessed: guessed && !late}, &en, &extremities)
 		if errors.Is(err, errUnobtainable) { // a guess refuses nothing: it is left until somebody tells more
-			w.head, w.first = head, w.first[:first]
-			ev = &Event{Event: old.Event, PDU: old.PDU}
-			ev.Position, ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0, 0
-			en = entry{event: ev, stored: true, again: true, was: old.Flags, position: old.Position, late: late}
-			placed, extremities = false, w.head.extremities
+			placed, en = false, draftAgain(old)
+			en.late = late
 		}
 	}
 	if !placed {
@@ -346,9 +341,16 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 	if !en.placed() {
 		en.position = 0
 	} else if guessed {
-		ev.Flags |= store.Stateless
+		en.event.Flags |= store.Stateless
 	}
 	return w.append(en, extremities)
+}
+
+// draftAgain is the entry of an event that was judged before, without what came of that.
+func draftAgain(old *Event) entry {
+	ev := &Event{Event: old.Event, PDU: old.PDU}
+	ev.Position, ev.Flags, ev.StateBefore, ev.CurrentState = 0, 0, 0, 0
+	return entry{event: ev, stored: true, again: true, was: old.Flags}
 }
 
 // statesAgain are the states after those events before one that are not known here, or
@@ -434,11 +436,9 @@ func (w *writing) abandon(tx *store.Tx) error {
 		return err
 	}
 	for _, old := range append(events, since...) {
-		ev := &Event{Event: old.Event, PDU: old.PDU}
-		ev.Position, ev.StateBefore, ev.CurrentState = 0, 0, 0
-		en := entry{event: ev, stored: true, again: true, was: old.Flags}
+		en := draftAgain(old)
 		if err := w.judgeBeside(tx, &en); err != nil {
-			return fmt.Errorf("abandon %s: %w", ev.ID, err)
+			return fmt.Errorf("abandon %s: %w", old.ID, err)
 		}
 		if err := w.append(en, w.head.extremities); err != nil {
 			return err
