@@ -294,6 +294,44 @@ func (e *Engine) insertOutside(tx *store.Tx, p *event.PDU, nid store.EventNID, s
 	return nil
 }
 
+// mayHold says whether a membership that a whole state does not have may be on its way into it:
+// what came from outside is not known to the other servers at once. It may as long as nobody has shown it as
+// an event of the room.
+func mayHold(tx *store.Tx, m store.Member) (bool, error) {
+	if m.Event == 0 {
+		return false, nil
+	}
+	ev, ok, err := tx.Events.Get(m.Event)
+	return ok && ev.Flags&store.Outside != 0, err
+}
+
+// endOutside gives a user here the membership that the room's state has for them, once
+// the event that they were told from outside is known as one of the room's, and is not what the state has.
+func (w *writing) endOutside(en *entry) {
+	user, ok := store.IsMemberKey(en.event.Key)
+	state, inState := w.head.State.Get(en.event.Key)
+	if en.old == 0 || !ok || inState && state == en.event.NID || w.head.Partial.Version != 0 || len(w.head.Locals) == 0 {
+		return
+	}
+	told := en.event.NID
+	w.also = append(w.also, func(tx *store.Tx) error {
+		m, ok, err := tx.Members.Get(w.head.NID, user)
+		if err != nil || !ok || m.Event != told {
+			return err
+		}
+		change := memberChange{user: user, local: m.Local}
+		if inState {
+			events, err := w.engine.Events(tx, []store.EventNID{state})
+			if err != nil {
+				return err
+			}
+			change.after = membershipOf(events[0].PDU)
+		}
+		tx.Touch(stream.Room, w.head.NID, user)
+		return change.set(tx, w.head.NID, state, tx.NextPosition())
+	})
+}
+
 // strippedArray is stripped state with the membership that it goes with.
 func strippedArray(state []jsontext.Value, p *event.PDU) []byte {
 	list := []byte{'['}

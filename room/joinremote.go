@@ -412,7 +412,7 @@ func (w *writing) joined(ctx context.Context, state *StateMap, join *event.PDU, 
 				return err
 			}
 		}
-		snapshot, err := w.snapshotTo(tx, state)
+		snapshot, err := w.snapshotTo(tx, state, lacks == nil)
 		if err != nil {
 			return err
 		}
@@ -469,9 +469,9 @@ const snapshotChunk = 500
 
 // snapshotTo lists how the room's state becomes one that another server told. Of
 // members only what changes is kept, for there may be very many.
-func (w *writing) snapshotTo(tx *store.Tx, state *StateMap) ([]change, error) {
+func (w *writing) snapshotTo(tx *store.Tx, state *StateMap, whole bool) ([]change, error) {
 	servers := map[id.Server]store.ServerNID{}
-	entries, err := w.withOutside(tx, state, w.head.State.Diff(state))
+	entries, err := w.withOutside(tx, state, whole, w.head.State.Diff(state))
 	if err != nil {
 		return nil, err
 	}
@@ -508,21 +508,26 @@ func (w *writing) snapshotTo(tx *store.Tx, state *StateMap) ([]change, error) {
 
 // withOutside adds to the changes of a state what users here have been told of the room,
 // or told it, from outside, while nobody here was in it: that gives way to the state.
-func (w *writing) withOutside(tx *store.Tx, state *StateMap, entries []store.StateEntry) ([]store.StateEntry, error) {
-	self, ok, err := tx.IDs.FindServer(w.engine.options.Server)
-	if err != nil || !ok {
-		return entries, err
-	}
-	members, err := tx.Members.OfServer(w.head.NID, self)
+func (w *writing) withOutside(tx *store.Tx, state *StateMap, whole bool, entries []store.StateEntry) ([]store.StateEntry, error) {
+	members, err := tx.Members.LocalOfRoom(w.head.NID)
 	if err != nil {
 		return nil, fmt.Errorf("members here of %s: %w", w.head.ID, err)
 	}
 	for _, m := range members {
 		key := store.MemberKey(m.User)
 		nid, ok := state.Get(key)
-		if i, differs := find(entries, key); ok && nid != m.Event && !differs {
-			entries = slices.Insert(entries, i, store.StateEntry{Key: key, Event: nid})
+		i, differs := find(entries, key)
+		if nid == m.Event || differs {
+			continue
 		}
+		if !ok {
+			if holds, err := mayHold(tx, m); err != nil {
+				return nil, err
+			} else if holds || !whole {
+				continue
+			}
+		}
+		entries = slices.Insert(entries, i, store.StateEntry{Key: key, Event: nid})
 	}
 	return entries, nil
 }

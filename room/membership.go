@@ -222,16 +222,10 @@ func (e *Engine) isRemote(u id.User) bool {
 // spec: client-server-api#leaving-rooms
 func (e *Engine) Leave(ctx context.Context, c Change) error {
 	c.Target = c.Sender
-	if here, err := e.isResident(ctx, c.Room); err != nil {
+	if o, err := e.atTheDoor(ctx, c); err != nil {
 		return err
-	} else if !here && e.options.Network != nil {
-		o, err := e.outsider(ctx, c.Room, c.Target)
-		if err != nil {
-			return err
-		}
-		if o != nil && (o.membership == store.Invite || o.membership == store.Knock) {
-			return e.leaveRemote(ctx, c, o)
-		}
+	} else if o != nil {
+		return e.leaveRemote(ctx, c, o)
 	}
 	return e.compose(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)

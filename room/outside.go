@@ -64,6 +64,30 @@ func (e *Engine) outsider(ctx context.Context, room id.Room, user id.User) (o *o
 	return o, err
 }
 
+// atTheDoor is what the sender of c was told from outside, if they are invited, or knock, by that
+// alone: nobody here is in the room, or the state of the room here does not tell of it (yet).
+func (e *Engine) atTheDoor(ctx context.Context, c Change) (*outsider, error) {
+	h, ok, err := e.Head(ctx, c.Room)
+	if err != nil || !ok || e.options.Network == nil {
+		return nil, err
+	}
+	inState := false
+	if len(h.Locals) > 0 {
+		err = e.store.View(ctx, func(tx *store.Tx) error {
+			_, inState, err = e.StateEvent(tx, h, event.StateTuple{Type: event.TypeMember, Key: string(c.Sender)})
+			return err
+		})
+	}
+	if err != nil || inState {
+		return nil, err
+	}
+	o, err := e.outsider(ctx, c.Room, c.Sender)
+	if err != nil || o == nil || o.membership != store.Invite && o.membership != store.Knock {
+		return nil, err
+	}
+	return o, nil
+}
+
 func (o *outsider) add(u id.User) {
 	if s := u.Server(); s != "" && !slices.Contains(o.servers, s) {
 		o.servers = append(o.servers, s)
@@ -132,13 +156,24 @@ func (e *Engine) leaveRemote(ctx context.Context, c Change, o *outsider) error {
 func (e *Engine) tellLeave(ctx context.Context, c Change) error {
 	ctx, cancel := context.WithTimeout(ctx, tellLeaveTime)
 	defer cancel()
-	return e.eachVia(ctx, c, store.Leave, func(ctx context.Context, server id.Server, _ *roomversion.Version, leave *event.PDU) error {
+	return e.eachVia(ctx, c, store.Leave, func(ctx context.Context, server id.Server, v *roomversion.Version, leave *event.PDU) error {
 		ctx, cancel := context.WithTimeout(ctx, leaveVia)
 		defer cancel()
 		if err := e.options.Network.SendLeave(ctx, server, leave); err != nil {
 			return err
 		}
-		return e.keepOutside(ctx, leave, nil)
+		if err := e.keepOutside(ctx, leave, nil); err != nil {
+			return err
+		}
+		here, err := e.isResident(ctx, c.Room)
+		if err != nil || !here {
+			return err
+		}
+		// Nobody sends it back to where it comes from.
+		if err := e.receiveOne(ctx, server, v, leave, pushed); err != nil {
+			slog.InfoContext(ctx, "a leave is no part of the room here yet", "room", c.Room, "user", c.Target, "error", err)
+		}
+		return nil
 	})
 }
 

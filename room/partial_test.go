@@ -91,7 +91,11 @@ func (g *guest) rests() {
 }
 
 func (g *guest) MakeMembership(ctx context.Context, _ id.Server, m store.Membership, r id.Room, u id.User, versions []string) (room.Template, error) {
-	t, err := g.peer.e.MakeJoin(ctx, room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions})
+	a := room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions}
+	if m == store.Leave {
+		return g.peer.e.MakeLeave(ctx, a)
+	}
+	t, err := g.peer.e.MakeJoin(ctx, a)
 	if g.proposes != nil {
 		t.Event = jsontext.Value(g.proposes(string(t.Event)))
 	}
@@ -111,6 +115,10 @@ func (g *guest) SendJoin(ctx context.Context, _ id.Server, join *event.PDU, omit
 		}
 	}
 	return a, nil
+}
+
+func (g *guest) SendLeave(ctx context.Context, _ id.Server, leave *event.PDU) error {
+	return g.peer.e.SendLeave(ctx, room.HandIn{Origin: guestServer, Room: leave.Room, Event: leave.ID, Raw: event.AppendFederation(nil, leave, nil)})
 }
 
 func (g *guest) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, at id.Event) (state, chain []id.Event, err error) {

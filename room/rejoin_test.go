@@ -159,35 +159,3 @@ func TestAStateAtAGapSinceThePartialJoinIsWorkedOut(t *testing.T) {
 		g.wantState(last.ID)
 	})
 }
-
-// An invite from outside is kept without its auth events. When somebody joins the room it becomes
-// an event like others, before anything rests on it.
-func TestAnInviteFromOutsideBecomesPartOfTheRoom(t *testing.T) {
-	eachPartial(t, func(t *testing.T, g *guest) {
-		levels := fmt.Sprintf(`{"users":{%q:100,%q:50}}`, alice, remoteCharlie)
-		if g.v.PrivilegedCreators {
-			levels = fmt.Sprintf(`{"users":{%q:50}}`, remoteCharlie)
-		}
-		g.local("m.room.power_levels", levels)
-		create := g.after[g.newest()][event.StateTuple{Type: event.TypeCreate}]
-		invite := g.build(remoteCharlie, event.TypeMember, ptr(string(guestAlice)), `{"membership":"invite"}`, g.newest())
-		g.deliver(invite)
-		_, err := g.e.ReceiveInvite(t.Context(), room.Invitation{
-			HandIn:  room.HandIn{Origin: elsewhere, Room: g.room, Event: invite.ID, Raw: g.raw(invite.ID)},
-			Version: g.v.ID, State: []jsontext.Value{g.raw(create.ID)},
-		})
-		g.must(err)
-		joined := g.join(guestBob)
-		kick := g.build(remoteCharlie, event.TypeMember, ptr(string(guestAlice)), `{"membership":"leave"}`, joined)
-		beside := g.set(remoteCharlie, "m.room.topic", `{"topic":"beside"}`, joined)
-		both := g.say("both", beside.ID, kick.ID)
-		g.receive(kick, beside, both)
-		for _, ev := range []*event.PDU{kick, beside, both} {
-			if !g.shows(ev.ID) {
-				t.Errorf("%s by %s is not shown", ev.Type, ev.Sender)
-			}
-		}
-		g.complete()
-		g.wantState(both.ID)
-	})
-}

@@ -146,7 +146,8 @@ func (w *writing) rewindHead(tx *store.Tx, join *Event, told, met *StateMap, f *
 type member struct {
 	memberChange
 	event store.EventNID
-	// news: it matters to those who know the room that the user is in it, or is not.
+	// news: it matters to the user, who is of this server, or to those who know the room that the user
+	// is in it, or is not.
 	news bool
 }
 
@@ -194,7 +195,7 @@ func (e *Engine) memberOf(tx *store.Tx, user store.UserNID, ev *Event) (m member
 }
 
 // membersToReset are those whose row may not be that of the rewound state: of whom
-// nothing was known, and whose membership changed since.
+// nothing was known, whose membership changed since, and users here who were told theirs from outside.
 func (w *writing) membersToReset(tx *store.Tx, changes []store.StateEntry, members map[store.UserNID]member, version int64) ([]member, error) {
 	keys, err := tx.State.KeysAfter(w.head.NID, version)
 	if err != nil {
@@ -202,6 +203,17 @@ func (w *writing) membersToReset(tx *store.Tx, changes []store.StateEntry, membe
 	}
 	for _, c := range changes {
 		keys = append(keys, c.Key)
+	}
+	here, err := tx.Members.LocalOfRoom(w.head.NID)
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range here {
+		if holds, err := mayHold(tx, row); err != nil {
+			return nil, err
+		} else if !holds {
+			keys = append(keys, store.MemberKey(row.User))
+		}
 	}
 	slices.Sort(keys)
 	var reset []member
@@ -221,7 +233,7 @@ func (w *writing) membersToReset(tx *store.Tx, changes []store.StateEntry, membe
 		if known {
 			m.local = row.Local
 		}
-		m.news = m.after == store.Join || known && row.Membership == store.Join
+		m.news = m.local || m.after == store.Join || known && row.Membership == store.Join
 		if !known || row.Event != m.event {
 			reset = append(reset, m)
 		}

@@ -270,6 +270,7 @@ func (w *writing) append(en entry, extremities []*Event) (err error) {
 		return err
 	}
 	w.note(&en)
+	w.endOutside(&en)
 	w.entries = append(w.entries, en)
 	return nil
 }

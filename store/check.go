@@ -5,10 +5,18 @@ import (
 	"fmt"
 )
 
-// inState says of memberships m that they are part of a room's state. Others are what
-// a user was told of a room that nobody here is in.
-const inState = `NOT EXISTS (SELECT 1 FROM events o WHERE o.event_nid = m.event_nid AND o.flags % 2 = 1
-	AND NOT EXISTS (SELECT 1 FROM state_log x WHERE x.room_nid = o.room_nid AND x.event_nid = o.event_nid))`
+// latest is the event by which the newest state gives membership m; 0: it gives none.
+const latest = `COALESCE((SELECT l.event_nid FROM state_log l WHERE l.room_nid = m.room_nid AND l.skey = m.user_nid * 2 + 1
+	ORDER BY l.version DESC LIMIT 1), 0)`
+
+// resident says of room r that somebody here is joined.
+const resident = `EXISTS (SELECT 1 FROM room_members j WHERE j.room_nid = r.room_nid AND j.is_local = 1 AND j.membership = 1)`
+
+// told says of membership m in room r that its user was told it from outside the room, of whose state
+// it is no part: nobody here is in the room, or that part is not known yet.
+const told = `EXISTS (SELECT 1 FROM events o WHERE o.event_nid = m.event_nid AND (o.flags / 8 % 2 = 1 -- Outside
+	OR r.partial_version <> 0 AND m.is_local = 1 AND ` + latest + ` = 0
+	OR o.flags % 2 = 1 AND NOT ` + resident + ` AND NOT EXISTS (SELECT 1 FROM state_log x WHERE x.room_nid = o.room_nid AND x.event_nid = o.event_nid)))`
 
 // invariants are queries that find nothing in a sound database. Each row is one
 // fault, told as a text.
@@ -31,13 +39,12 @@ var invariants = []struct{ what, query string }{
 		`SELECT CAST(l.event_nid AS TEXT) FROM state_log l LEFT JOIN events e ON e.event_nid = l.event_nid AND e.room_nid = l.room_nid AND e.skey = l.skey
 		WHERE l.event_nid <> 0 AND e.event_nid IS NULL`},
 	{"a membership is not that of the room's state",
-		`SELECT CAST(m.event_nid AS TEXT) FROM room_members m WHERE ` + inState + ` AND m.event_nid <> (SELECT l.event_nid FROM state_log l
-		WHERE l.room_nid = m.room_nid AND l.skey = m.user_nid * 2 + 1 ORDER BY l.version DESC LIMIT 1)`},
+		`SELECT CAST(m.event_nid AS TEXT) FROM room_members m JOIN rooms r ON r.room_nid = m.room_nid WHERE m.event_nid <> ` + latest + ` AND NOT ` + told},
 	{"a room's count of members is wrong",
 		`SELECT r.room_id FROM rooms r WHERE r.joined_members <> (SELECT COUNT(*) FROM room_members m WHERE m.room_nid = r.room_nid AND m.membership = 1)
-		OR r.invited_members <> (SELECT COUNT(*) FROM room_members m WHERE m.room_nid = r.room_nid AND m.membership = 2 AND ` + inState + `)
+		OR r.invited_members <> (SELECT COUNT(*) FROM room_members m WHERE m.room_nid = r.room_nid AND m.membership = 2 AND m.event_nid = ` + latest + `)
 		-- Where nobody here is in the room, what users here are told from outside takes the place of its state.
-		AND EXISTS (SELECT 1 FROM room_members m WHERE m.room_nid = r.room_nid AND m.is_local = 1 AND m.membership = 1)`},
+		AND ` + resident},
 	{"a room's state is partial from a version or a join on that it does not have",
 		`SELECT r.room_id FROM rooms r WHERE r.partial_version <> 0 AND (r.partial_version > r.state_version
 		OR NOT EXISTS (SELECT 1 FROM events e WHERE e.event_nid = r.partial_join AND e.room_nid = r.room_nid AND e.position IS NOT NULL))`},

@@ -1,0 +1,140 @@
+package room_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hearth/matrix/event"
+	"hearth/matrix/roomversion"
+	"hearth/room"
+	"hearth/store"
+	"hearth/store/storetest"
+)
+
+// invitesAlice has charlie invite alice of the guest's server, in which nobody is in the room.
+func (g *guest) invitesAlice() *event.PDU {
+	g.t.Helper()
+	levels := fmt.Sprintf(`{"users":{%q:100,%q:50}}`, alice, remoteCharlie)
+	if g.v.PrivilegedCreators {
+		levels = fmt.Sprintf(`{"users":{%q:50}}`, remoteCharlie)
+	}
+	g.local("m.room.power_levels", levels)
+	create := g.after[g.newest()][event.StateTuple{Type: event.TypeCreate}]
+	invite := g.build(remoteCharlie, event.TypeMember, ptr(string(guestAlice)), `{"membership":"invite"}`, g.newest())
+	_, err := g.e.ReceiveInvite(g.t.Context(), room.Invitation{
+		HandIn:  room.HandIn{Origin: elsewhere, Room: g.room, Event: invite.ID, Raw: g.raw(invite.ID)},
+		Version: g.v.ID, State: []jsontext.Value{g.raw(create.ID)},
+	})
+	g.must(err)
+	return invite
+}
+
+// wantAlice wants alice of the guest's server to see her membership so.
+func (g *guest) wantAlice(want store.Membership) {
+	g.t.Helper()
+	rooms, err := g.e.RoomsOf(g.t.Context(), guestAlice, want)
+	g.must(err)
+	if len(rooms) != 1 || rooms[0] != g.room {
+		g.t.Errorf("alice's rooms of membership %v are %v", want, rooms)
+	}
+}
+
+// An invite from outside is kept without its auth events. When somebody joins the room it becomes
+// an event like others, before anything rests on it.
+func TestAnInviteFromOutsideBecomesPartOfTheRoom(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.deliver(g.invitesAlice())
+		joined := g.join(guestBob)
+		kick := g.build(remoteCharlie, event.TypeMember, ptr(string(guestAlice)), `{"membership":"leave"}`, joined)
+		beside := g.set(remoteCharlie, "m.room.topic", `{"topic":"beside"}`, joined)
+		both := g.say("both", beside.ID, kick.ID)
+		g.receive(kick, beside, both)
+		for _, ev := range []*event.PDU{kick, beside, both} {
+			if !g.shows(ev.ID) {
+				t.Errorf("%s by %s is not shown", ev.Type, ev.Sender)
+			}
+		}
+		g.complete()
+		g.wantState(both.ID)
+	})
+}
+
+// Whoever was invited from outside can refuse that too while the state of the room, which somebody
+// else here has joined, does not tell of the invite yet.
+func TestAnInviteFromOutsideIsRefusedWhileTheStateIsPartial(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.deliver(g.invitesAlice())
+		g.join(guestBob)
+		g.wantAlice(store.Invite)
+		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+		g.wantAlice(store.Leave)
+		g.want(event.TypeMember, string(guestAlice), `{"membership":"leave"}`)
+		g.learn()
+		g.complete()
+		g.wantAlice(store.Leave)
+	})
+}
+
+// An invite that becomes known as part of the history does not end by that, though
+// a partial state does not tell of it.
+func TestAnInviteFromOutsideStaysWhileTheStateIsPartial(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		invite := g.invitesAlice()
+		g.deliver(invite)
+		g.join(guestBob)
+		g.receive(invite)
+		g.wantAlice(store.Invite)
+		storetest.Check(t, g.s)
+		g.complete()
+		g.wantAlice(store.Invite)
+	})
+}
+
+// An invite from outside that proves not to hold in the room is not shown any longer.
+func TestAnInviteFromOutsideThatDoesNotHoldEnds(t *testing.T) {
+	kicked := func(g *guest) (invite *event.PDU) {
+		invite = g.invitesAlice()
+		g.must(g.peer.e.Kick(g.t.Context(), room.Change{Room: g.room, Sender: alice, Target: remoteCharlie}))
+		g.learn()
+		g.deliver(invite)
+		g.join(guestBob)
+		g.wantAlice(store.Invite)
+		return invite
+	}
+	t.Run("when it arrives", func(t *testing.T) {
+		eachPartial(t, func(t *testing.T, g *guest) {
+			invite := kicked(g)
+			g.complete()
+			g.wantAlice(store.Invite) // for all that is known the servers in the room may not have it yet
+			g.receive(invite)
+			g.wantAlice(store.Leave)
+		})
+	})
+	t.Run("when the state becomes whole", func(t *testing.T) {
+		eachPartial(t, func(t *testing.T, g *guest) {
+			g.receive(kicked(g))
+			g.complete()
+			g.wantAlice(store.Leave)
+		})
+	})
+	t.Run("when all join anew", func(t *testing.T) {
+		eachPartial(t, func(t *testing.T, g *guest) {
+			invite := kicked(g)
+			g.receive(invite)
+			g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
+			all := timeline(t, g.s, g.e, g.room)
+			leave := all[len(all)-1].PDU
+			g.know(leave)
+			g.deliver(leave)
+			g.join(guestBob)
+			g.complete()
+			want := store.Leave
+			if g.v.StateRes == roomversion.StateResV1 {
+				want = store.Invite // the leave ties it into the room, and what is in one branch only is not judged
+			}
+			g.wantAlice(want)
+		})
+	})
+}
