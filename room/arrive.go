@@ -232,7 +232,10 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		}
 	}
 	if !late {
-		if reason, err = w.deniedBy(tx, ev.PDU, w.head.State); err == nil && reason == nil {
+		if !w.knowsBetter(a) {
+			reason, err = w.deniedBy(tx, ev.PDU, w.head.State)
+		}
+		if err == nil && reason == nil {
 			reason, err = w.notRecommended(tx, a) // 7
 		}
 		if err != nil {
@@ -319,6 +322,19 @@ func (w *writing) needStates(prev []*Event, en *entry, a arrival) error {
 		}
 	}
 	return nil
+}
+
+// knowsBetter says whether an event comes after all that is here, of which some rests on a guess, by a
+// state that others have told: that is newer than the current state, which refuses nothing then.
+func (w *writing) knowsBetter(a arrival) bool {
+	guessed := false
+	for _, x := range w.head.extremities {
+		if !slices.Contains(a.pdu.PrevEvents, x.ID) {
+			return false
+		}
+		guessed = guessed || x.Flags&store.Stateless != 0
+	}
+	return guessed && !a.guessed && w.head.Partial.Version == 0
 }
 
 // stateOfPrev is the state after all events before one.

@@ -212,11 +212,7 @@ func (e *Engine) takeInChecked(ctx context.Context, origin id.Server, h *Head, p
 		if err := e.gatherForHandIn(ctx, origin, h, p); err != nil {
 			return nil, err
 		}
-		got, err := e.arrive(ctx, arrival{pdu: p, origin: origin, forward: true})
-		if err != nil {
-			return nil, err
-		}
-		if err := got.refusal(); err != nil {
+		if err := e.arriveProposed(ctx, arrival{pdu: p, origin: origin, forward: true}); err != nil {
 			return nil, err
 		}
 	}
@@ -229,6 +225,24 @@ func (e *Engine) takeInChecked(ctx context.Context, origin id.Server, h *Head, p
 		return err
 	})
 	return ev, err
+}
+
+// arriveProposed has an event judged that this server proposed to another, and says why it is refused.
+// Where the state after what it comes after is told by nobody, what is known here has to do, as for all
+// that is sent here.
+func (e *Engine) arriveProposed(ctx context.Context, a arrival) (err error) {
+	if a.states, err = e.guessStates(ctx, a.pdu); err != nil {
+		return err
+	}
+	a.guessed = len(a.states) > 0
+	got, err := e.arrive(ctx, a)
+	if denied, ok := errors.AsType[*authrules.Denied](err); ok && errors.Is(err, errUnobtainable) {
+		return errcode.Forbidden("the event is not allowed: %s", denied)
+	}
+	if err != nil {
+		return err
+	}
+	return got.refusal()
 }
 
 // gatherForHandIn makes sure that all is here that the event refers to. A server that

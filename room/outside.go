@@ -234,9 +234,5 @@ func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
 			return err
 		}
 	}
-	got, err := e.arrive(ctx, arrival{pdu: signed, origin: e.options.Server, forward: true})
-	if err != nil {
-		return err
-	}
-	return got.refusal()
+	return e.arriveProposed(ctx, arrival{pdu: signed, origin: e.options.Server, forward: true})
 }
