@@ -24,6 +24,9 @@ type arrival struct {
 	// guessed: some of these are from after the event, as nobody knows the right ones. What they allow is
 	// accepted, what they do not is left until somebody knows.
 	guessed bool
+	// judged: those of its auth events that are missing in the history were judged by the states that they met, if these
+	// could be had.
+	judged bool
 	// forward: the other servers in the room are to be told of it.
 	forward bool
 	// asked is the policy server that was asked to sign it if need be; refusal: it did not.
@@ -44,7 +47,10 @@ type verdict struct {
 // it may have at all.
 const maxMissingPrev = maxPrevEvents
 
-var errMissingAuth = errors.New("an auth event is not known here")
+var (
+	errMissingAuth  = errors.New("an auth event is not known here")
+	errUnjudgedAuth = errors.New("an auth event is not judged by the state that it met")
+)
 
 // receive makes an event part of the write set.
 func (w *writing) receive(ctx context.Context, a arrival) (v verdict, err error) {
@@ -78,7 +84,7 @@ func (w *writing) receiveRun(ctx context.Context, origin id.Server, list []*even
 // the event needs, a policy server has to be asked, or it cannot be of this room.
 func concernsOne(err error) bool {
 	told := (*errcode.Error)(nil)
-	return errors.Is(err, errMissingPrev) || errors.Is(err, errMissingAuth) || errors.Is(err, errPolicyMoved) || errors.As(err, &told)
+	return errors.Is(err, errMissingPrev) || errors.Is(err, errMissingAuth) || errors.Is(err, errUnjudgedAuth) || errors.Is(err, errPolicyMoved) || errors.As(err, &told)
 }
 
 // take judges an event by its auth events, by the state it met and by the room's
@@ -184,6 +190,9 @@ func (w *writing) judge(ctx context.Context, tx *store.Tx, a arrival, en *entry,
 		return nil, err
 	}
 	en.auth = w.edges(auth)
+	if err := w.needJudged(tx, auth, a, en); err != nil {
+		return nil, err
+	}
 	prev, missing, err := w.prevEvents(tx, a)
 	if err != nil {
 		return nil, err
@@ -275,6 +284,52 @@ func (w *writing) authEvents(tx *store.Tx, p *event.PDU) ([]*Event, error) {
 		auth = append(auth, ev)
 	}
 	return auth, nil
+}
+
+// needJudged makes sure that no auth event is known to be missing in the history. Beside that it is judged by its
+// own auth events only: by the state that it met it may be refused, and with it all that rests on it.
+func (w *writing) needJudged(tx *store.Tx, auth []*Event, a arrival, en *entry) error {
+	if a.judged || en.again || w.head.Partial.Version != 0 {
+		return nil // they are judged when the state is whole
+	}
+	for _, x := range auth {
+		if now, ok := w.head.State.Get(x.Key); x.Flags&store.Outlier == 0 || x.Flags.Refused() || ok && now == x.NID {
+			continue
+		}
+		if missing, err := w.isMissing(tx, x.ID); err != nil {
+			return err
+		} else if missing {
+			return fmt.Errorf("%s of %s: %w", x.ID, a.pdu.ID, errUnjudgedAuth)
+		}
+	}
+	return nil
+}
+
+// refuseOutlier has an outlier rejected that the state which it met does not allow.
+func (w *writing) refuseOutlier(ctx context.Context, a arrival) error {
+	return w.settled(ctx, []*event.PDU{a.pdu}, func(tx *store.Tx) error {
+		known, ok, err := w.find(tx, a.pdu.ID)
+		if err != nil || !ok || known.Flags&store.Outlier == 0 || known.Flags&(store.Rejected|store.Outside) != 0 {
+			return err
+		}
+		prev, missing, err := w.prevEvents(tx, a)
+		if err != nil {
+			return err
+		}
+		before, err := w.stateOfPrev(tx, prev, missing, a.states)
+		if err != nil {
+			return err
+		}
+		if reason, err := w.deniedBy(tx, a.pdu, before); err != nil || reason == nil {
+			return err
+		}
+		en, err := w.draft(ctx, tx, a.pdu, known)
+		if err != nil {
+			return err
+		}
+		en.event.Flags = known.Flags | store.Rejected
+		return w.append(en, w.head.extremities)
+	})
 }
 
 // edges are those of an event's auth events that the room's auth graph can have: of an

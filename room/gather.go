@@ -61,6 +61,49 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 	return fmt.Errorf("auth events %v of %s: %w", missing, p.ID, errUnobtainable)
 }
 
+// judgeAuth asks for the states that those of an event's auth events met which are known to be missing in
+// the history, and has them refused that these refuse. Of what cannot be had, what is known has to do.
+func (e *Engine) judgeAuth(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
+	for _, name := range p.AuthEvents {
+		var auth *event.PDU
+		err := e.store.View(ctx, func(tx *store.Tx) error {
+			nid, ok, err := tx.Rooms.Find(p.Room)
+			if err != nil || !ok {
+				return err
+			}
+			if _, missing, err := tx.Gaps.Missing(nid, name); err != nil || !missing {
+				return err
+			}
+			ev, ok, err := e.Event(tx, nid, name)
+			if err == nil && ok {
+				auth = ev.PDU
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("auth event %s of %s: %w", name, p.ID, err)
+		}
+		if auth == nil {
+			continue
+		}
+		states, err := e.gatherStates(ctx, origin, v, auth, named)
+		guessed := false
+		if err == nil {
+			states, guessed, err = e.gatherStateless(ctx, origin, v, auth, states)
+		}
+		if err == nil && !guessed {
+			err = e.write(ctx, p.Room, func(w *writing) error { return w.refuseOutlier(ctx, arrival{pdu: auth, states: states}) })
+		}
+		switch {
+		case errors.Is(err, errUnobtainable) || errors.Is(err, errMissingPrev):
+			slog.DebugContext(ctx, "an auth event is not judged", "event", name, "from", origin, "error", err)
+		case err != nil:
+			return fmt.Errorf("judge auth event %s of %s: %w", name, p.ID, err)
+		}
+	}
+	return nil
+}
+
 var errUnobtainable = errors.New("no server could give what the event refers to")
 
 // maxFetched bounds how many events are asked for one by one.

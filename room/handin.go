@@ -234,7 +234,7 @@ func (e *Engine) arriveProposed(ctx context.Context, a arrival) (err error) {
 	if a.states, err = e.guessStates(ctx, a.pdu); err != nil {
 		return err
 	}
-	a.guessed = len(a.states) > 0
+	a.guessed, a.judged = len(a.states) > 0, true
 	got, err := e.arrive(ctx, a)
 	if denied, ok := errors.AsType[*authrules.Denied](err); ok && errors.Is(err, errUnobtainable) {
 		return errcode.Forbidden("the event is not allowed: %s", denied)

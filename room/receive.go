@@ -259,7 +259,14 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	if err := e.gatherAuth(ctx, origin, v, p); err != nil {
 		return err
 	}
-	_, err = e.arrive(ctx, arrival{pdu: p, origin: origin, states: states, guessed: guessed})
+	a := arrival{pdu: p, origin: origin, states: states, guessed: guessed}
+	if _, err = e.arrive(ctx, a); errors.Is(err, errUnjudgedAuth) {
+		if err := e.judgeAuth(ctx, origin, v, p); err != nil {
+			return err
+		}
+		a.judged = true
+		_, err = e.arrive(ctx, a)
+	}
 	return err
 }
 

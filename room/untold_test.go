@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/room"
@@ -114,6 +115,55 @@ func TestARoomIsUsedThoughItsNewestStateIsUntold(t *testing.T) {
 				ev, ok, err := g.e.StateEvent(tx, h, event.StateTuple{Type: event.TypeMember, Key: string(user)})
 				if err == nil && (!ok || ev.PDU.Membership() != want) {
 					t.Errorf("%s is not %s", user, want)
+				}
+				return err
+			}))
+		}
+	})
+}
+
+// An auth event that is missing in the history is judged by the state that it met before anything rests
+// on it: all who have its history refuse what they must refuse it for.
+func TestAnAuthEventThatTheHistoryLacksIsJudgedByItsState(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		came := g.events[g.newest()]
+		g.must(g.peer.e.Kick(t.Context(), room.Change{Room: g.room, Sender: alice, Target: remoteBob}))
+		g.learn()
+		joined := g.join(guestBob)
+		g.rests()
+		// Bob's server knows that he was kicked, but not what that means.
+		proto := g.proto(remoteBob, event.TypeMember, ptr(string(remoteBob)), `{"membership":"leave"}`, came.ID)
+		proto.PrevEvents, proto.Depth = []event.Ref{g.events[joined].Ref()}, g.events[joined].Depth+1
+		leave := g.made(proto)
+		behind := g.say("behind", leave.ID)
+		last := g.say("last", behind.ID)
+		aside := g.say("aside", joined) // meets the state that others say that behind meets
+		g.states = func(_ id.Server, at id.Event) (id.Event, error) {
+			switch at {
+			case leave.ID:
+				return at, errcode.NotFound("nobody has it, for now")
+			case behind.ID:
+				return aside.ID, nil
+			}
+			return at, nil
+		}
+		delete(g.events, leave.ID) // which nobody has, for now
+		g.receive(last)
+		close(g.told)
+		if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || !whole {
+			t.Fatalf("the state is whole: %t, %v", whole, err)
+		}
+		if !g.shows(behind.ID) || !g.shows(last.ID) {
+			t.Fatal("what was said behind the gap is not shown")
+		}
+		g.events[leave.ID] = leave
+		again := g.member(remoteBob, "join", last.ID)
+		g.receive(again)
+		for _, ev := range []*event.PDU{leave, again} {
+			g.must(g.s.View(t.Context(), func(tx *store.Tx) error {
+				row, ok, err := tx.Events.Know(ev.ID)
+				if !ok || row.Flags&store.Rejected == 0 {
+					t.Errorf("bob's %s is known: %t, and its flags are %d", ev.Membership(), ok, row.Flags)
 				}
 				return err
 			}))
