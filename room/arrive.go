@@ -111,7 +111,7 @@ func (w *writing) take(ctx context.Context, tx *store.Tx, a arrival) (v verdict,
 		return v, err
 	}
 	if a.guessed {
-		en.event.Flags |= store.Stateless
+		en.event.Flags |= store.Guessed
 	}
 	v.event, v.partial = en.event, w.head.Partial.Version != 0
 	return v, w.append(en, extremities)
@@ -372,7 +372,7 @@ func (w *writing) needStates(prev []*Event, en *entry, a arrival) error {
 		return nil // they are judged by what is known
 	}
 	for _, p := range prev {
-		if p.Flags&store.Stateless != 0 && a.states[p.ID] == nil {
+		if p.Flags.Untold() && a.states[p.ID] == nil {
 			return fmt.Errorf("the state after %s before %s: %w", p.ID, a.pdu.ID, errMissingPrev)
 		}
 	}
@@ -387,7 +387,7 @@ func (w *writing) knowsBetter(a arrival) bool {
 		if !slices.Contains(a.pdu.PrevEvents, x.ID) {
 			return false
 		}
-		guessed = guessed || x.Flags&store.Stateless != 0
+		guessed = guessed || x.Flags.Untold()
 	}
 	return guessed && !a.guessed && w.head.Partial.Version == 0
 }

@@ -41,7 +41,7 @@ func (e *Engine) derivable(ctx context.Context, servers []id.Server, v *roomvers
 		return false, err
 	}
 	able := true
-	if ev.Flags&(store.Outlier|store.Stateless) != 0 {
+	if ev.Flags&store.Outlier != 0 || ev.Flags.Untold() {
 		able = len(ev.PDU.PrevEvents) > 0
 		for _, prev := range ev.PDU.PrevEvents {
 			if able, err = e.derivable(ctx, servers, v, room, prev, f); !able || err != nil {
@@ -92,7 +92,7 @@ func (w *writing) derive(tx *store.Tx, join *Event, name id.Event, f *fetched) (
 	if err != nil || !ok {
 		return nil, err
 	}
-	if ev.Flags&(store.Outlier|store.Stateless) == 0 {
+	if ev.Flags&store.Outlier == 0 && !ev.Flags.Untold() {
 		if w.fresh[name] == nil && ev.Position > join.Position {
 			return nil, nil // it is to be judged again, later
 		}

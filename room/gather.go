@@ -89,7 +89,7 @@ func (e *Engine) judgeAuth(ctx context.Context, origin id.Server, v *roomversion
 		states, err := e.gatherStates(ctx, origin, v, auth, named)
 		guessed := false
 		if err == nil {
-			states, guessed, err = e.gatherStateless(ctx, origin, v, auth, states)
+			states, guessed, err = e.gatherUntold(ctx, origin, v, auth, states)
 		}
 		if err == nil && !guessed {
 			err = e.write(ctx, p.Room, func(w *writing) error { return w.refuseOutlier(ctx, arrival{pdu: auth, states: states}) })
@@ -267,17 +267,27 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 		}
 	}
 	for _, name := range missing {
-		if states[name], err = e.tellsStateAfter(ctx, origin, v, p, name); err != nil {
+		m, err := e.tellsStateAfter(ctx, origin, v, p, name)
+		if err != nil && ctx.Err() == nil { // who made p knows at least by what
+			var also error
+			if m, also = e.tellsStateBefore(ctx, origin, v, p); also == nil {
+				err = nil
+			} else {
+				err = errors.Join(err, also)
+			}
+		}
+		if err != nil {
 			return nil, err
 		}
+		states[name] = m
 	}
 	return states, nil
 }
 
-// gatherStateless asks for the states after those of an event's prev_events that are known here,
+// gatherUntold asks for the states after those of an event's prev_events that are known here,
 // but for the state. Where nobody knows one, what is known has to do: that is guessed. While who
 // may know it does not answer, the event cannot be judged.
-func (e *Engine) gatherStateless(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, states map[id.Event]*StateMap) (told map[id.Event]*StateMap, guessed bool, err error) {
+func (e *Engine) gatherUntold(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, states map[id.Event]*StateMap) (told map[id.Event]*StateMap, guessed bool, err error) {
 	guesses, err := e.guessStates(ctx, p)
 	if err != nil || len(guesses) == 0 {
 		return states, false, err
@@ -321,7 +331,7 @@ func (e *Engine) guessStates(ctx context.Context, p *event.PDU) (map[id.Event]*S
 			if err != nil {
 				return err
 			}
-			if ok && ev.Flags&store.Stateless != 0 && ev.Flags&store.Outlier == 0 {
+			if ok && ev.Flags.Untold() && ev.Flags&store.Outlier == 0 {
 				if guesses[name], err = e.stateAfter(tx, h, ev); err != nil {
 					return err
 				}

@@ -252,7 +252,7 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	if err != nil {
 		return err
 	}
-	states, guessed, err := e.gatherStateless(ctx, origin, v, p, states)
+	states, guessed, err := e.gatherUntold(ctx, origin, v, p, states)
 	if err != nil {
 		return err
 	}

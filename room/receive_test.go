@@ -578,6 +578,26 @@ func TestAGapIsBridgedByTheStateOfAnotherServer(t *testing.T) {
 	})
 }
 
+// Where nobody knows the state after what is missing, whoever made what comes after it knows which state that met.
+func TestAGapIsBridgedByTheStateThatTheNextEventMet(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		start := p.newest()
+		lost := p.say("lost", start)
+		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
+		last := p.say("last", rename.ID)
+		p.hides[lost.ID] = true
+		p.states = func(_ id.Server, at id.Event) (id.Event, error) {
+			if at == lost.ID {
+				return at, errcode.NotFound("the state there is not known here")
+			}
+			return at, nil
+		}
+		p.deliver(last)
+		p.wantShown("last")
+		p.want(event.TypeMember, string(remoteCharlie), `{"displayname":"Charlie","membership":"join"}`)
+	})
+}
+
 // What a server sends unasked it has to explain: the state before it is not for that
 // server alone to say.
 func TestAnEventIsLeftWhoseServerKeepsBackWhatCameBefore(t *testing.T) {

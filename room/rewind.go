@@ -353,7 +353,7 @@ func (w *writing) judgeAgain(ctx context.Context, tx *store.Tx, join, old *Event
 	if !en.placed() {
 		en.position = 0
 	} else if guessed {
-		en.event.Flags |= store.Stateless
+		en.event.Flags |= store.Guessed
 	}
 	return w.append(en, extremities)
 }
@@ -379,7 +379,7 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		}
 		known := ok && before.Flags&store.Outlier == 0
 		if known && (name == join.ID || w.fresh[name] != nil) {
-			placed, guessed = true, guessed || before.Flags&store.Stateless != 0
+			placed, guessed = true, guessed || before.Flags.Untold()
 			continue
 		}
 		derived, err := w.derive(tx, join, name, f)
@@ -392,7 +392,7 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		case f.before[old.ID] != nil:
 			states[name], placed = f.before[old.ID], true
 		case known: // from an earlier time in the room
-			placed, guessed = true, guessed || before.Flags&store.Stateless != 0
+			placed, guessed = true, guessed || before.Flags.Untold()
 		case late:
 			states[name], placed, guessed = w.head.past[0].state, true, true // nothing rests on it
 		default:

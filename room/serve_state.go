@@ -68,7 +68,9 @@ func (e *Engine) ServeState(ctx context.Context, server id.Server, room id.Room,
 		if err != nil {
 			return err
 		}
-		if !ok || ev.Flags&(store.Outlier|store.Stateless) != 0 {
+		// By what others do not know an event sent here was judged, only this server can say.
+		ours := ok && ev.PDU.Sender.Server() == e.options.Server
+		if !ok || ev.Flags&(store.Outlier|store.Stateless) != 0 || ev.Flags&store.Guessed != 0 && !ours {
 			return errcode.NotFound("the state of room %s at event %s is not known here", room, at)
 		}
 		entries, err := e.entriesBefore(tx, ev)

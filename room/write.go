@@ -235,8 +235,8 @@ func (w *writing) add(ctx context.Context, p Proposal) (*Event, error) {
 			Room: w.head.NID, ID: ev.PDU.ID, Sender: n.sender, Type: n.typ, Key: n.key, IsState: p.StateKey != nil,
 			Depth: ev.PDU.Depth, TS: ev.PDU.OriginServerTS, StateBefore: w.head.StateVersion,
 		}
-		if slices.ContainsFunc(w.head.extremities, func(x *Event) bool { return x.Flags&store.Stateless != 0 }) {
-			ev.Flags = store.Stateless // what others say after it puts that right
+		if slices.ContainsFunc(w.head.extremities, func(x *Event) bool { return x.Flags.Untold() }) {
+			ev.Flags = store.Guessed // what others say after it puts that right
 		}
 		draft = entry{event: ev, forward: true}
 		if p.StateKey != nil {

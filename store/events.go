@@ -53,10 +53,15 @@ const (
 	// Stateless is an event whose place in the history is known, but not the state that
 	// it met: it was fetched as one of those before what was known.
 	Stateless
+	// Guessed is an event that was judged by a state of which nobody could tell whether it met that.
+	Guessed
 )
 
 // Accepted says that an event is part of the timeline.
-func (f EventFlags) Accepted() bool { return f&^Stateless == 0 }
+func (f EventFlags) Accepted() bool { return f&^(Stateless|Guessed) == 0 }
+
+// Untold says that it is for others to tell the state that the event met.
+func (f EventFlags) Untold() bool { return f&(Stateless|Guessed) != 0 }
 
 // Refused says that an event is rejected for good, and with it what rests on it.
 func (f EventFlags) Refused() bool { return f&(Rejected|Preliminary) == Rejected }
