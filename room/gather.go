@@ -267,19 +267,9 @@ func (e *Engine) gatherStates(ctx context.Context, origin id.Server, v *roomvers
 		}
 	}
 	for _, name := range missing {
-		m, err := e.tellsStateAfter(ctx, origin, v, p, name)
-		if err != nil && ctx.Err() == nil { // who made p knows at least by what
-			var also error
-			if m, also = e.tellsStateBefore(ctx, origin, v, p); also == nil {
-				err = nil
-			} else {
-				err = errors.Join(err, also)
-			}
-		}
-		if err != nil {
+		if states[name], err = e.tellsState(ctx, origin, v, p, name); err != nil {
 			return nil, err
 		}
-		states[name] = m
 	}
 	return states, nil
 }
@@ -301,10 +291,7 @@ func (e *Engine) gatherUntold(ctx context.Context, origin id.Server, v *roomvers
 		if guess == nil {
 			continue
 		}
-		m, err := e.tellsStateAfter(ctx, origin, v, p, name)
-		if err != nil && ctx.Err() == nil {
-			m, err = e.tellsStateBefore(ctx, origin, v, p)
-		}
+		m, err := e.tellsState(ctx, origin, v, p, name)
 		if errors.Is(err, errNobodyKnows) {
 			slog.InfoContext(ctx, "an event is judged by a state from after it, as no server knows the right one", "event", p.ID, "room", p.Room, "error", err)
 			m, guessed, err = guess, true, nil
@@ -344,6 +331,20 @@ func (e *Engine) guessStates(ctx context.Context, p *event.PDU) (map[id.Event]*S
 
 // maxStateTellers bounds how many servers are asked for the state after one event.
 const maxStateTellers = 8
+
+// tellsState asks for the state after an event before p, and where nobody tells that, for the state
+// that p met: who made p knows by what.
+func (e *Engine) tellsState(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (*StateMap, error) {
+	m, err := e.tellsStateAfter(ctx, origin, v, p, name)
+	if err == nil || ctx.Err() != nil {
+		return m, err
+	}
+	m, also := e.tellsStateBefore(ctx, origin, v, p)
+	if also != nil {
+		return nil, errors.Join(err, also)
+	}
+	return m, nil
+}
 
 // tellsStateAfter asks for the state after an event before p: first the server that made p, as
 // whoever hands it on may say of the state what would have p refused, then that. Where neither
