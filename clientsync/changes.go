@@ -188,7 +188,8 @@ func (y *response) expelled(tx *store.Tx, all []job) (map[store.EventNID]bool, e
 	}
 	var nids []store.EventNID
 	for _, j := range all {
-		if j.section() == leaveSection && !j.member.Forgotten {
+		// Without an event, the state has lost the membership, and nobody ended it.
+		if j.section() == leaveSection && !j.member.Forgotten && j.member.Event != 0 {
 			nids = append(nids, j.member.Event)
 		}
 	}

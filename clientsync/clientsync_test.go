@@ -679,6 +679,40 @@ func TestRejectedInviteShowsOnlyItsEnd(t *testing.T) {
 	})
 }
 
+// Of some memberships only the end is known: the room's state has lost them, and there is no event by which.
+func TestAMembershipThatEndsWithoutAnEvent(t *testing.T) {
+	both(t, func(t *testing.T, s *server, forget func()) {
+		r := s.create(room.Creation{Creator: alice, Name: "Secret", Preset: "private_chat"})
+		since := s.sync(bob, "").NextBatch
+		s.update(func(tx *store.Tx) error {
+			row, _, err := tx.Rooms.Get(r)
+			if err != nil {
+				return err
+			}
+			user, err := tx.IDs.User(bob)
+			if err != nil {
+				return err
+			}
+			m := store.Member{Room: row.NID, User: user, Membership: store.Leave, Position: tx.NextPosition(), Local: true}
+			tx.Touch(stream.Room, row.NID, user)
+			return tx.Members.Set(m)
+		})
+		forget()
+		a := s.sync(bob, since)
+		if _, ok := a.Rooms.Leave[r]; !ok || strings.Contains(a.raw, "Secret") {
+			t.Errorf("%s", a.raw)
+		}
+		if a = s.sync(bob, a.NextBatch); len(a.Rooms.Leave) != 0 {
+			t.Errorf("%s", a.raw)
+		}
+		for _, first := range []answer{s.sync(bob, ""), s.sync(bob, "", withFilter(`{"room":{"include_leave":true}}`)), s.sync(bob, since, fullState)} {
+			if strings.Contains(first.raw, "Secret") {
+				t.Errorf("%s", first.raw)
+			}
+		}
+	})
+}
+
 // Who left and is banned later hears of the ban, and of nothing in between.
 func TestBanAfterLeaving(t *testing.T) {
 	s := newServer(t)

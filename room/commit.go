@@ -226,6 +226,9 @@ func (w *writing) commitSnapshot(tx *store.Tx, changes []change, version, positi
 		if err := c.member.set(tx, w.head.NID, c.event, position); err != nil {
 			return err
 		}
+		if c.member.local {
+			tx.Touch(stream.Room, w.head.NID, c.member.user)
+		}
 		joins[c.member.server] += c.member.joins()
 	}
 	for server, n := range joins {

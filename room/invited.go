@@ -327,8 +327,9 @@ func (w *writing) endOutside(en *entry) {
 			}
 			change.after = membershipOf(events[0].PDU)
 		}
+		position := tx.NextPosition()
 		tx.Touch(stream.Room, w.head.NID, user)
-		return change.set(tx, w.head.NID, state, tx.NextPosition())
+		return change.set(tx, w.head.NID, state, position)
 	})
 }
 

@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -11,6 +12,7 @@ import (
 	"hearth/room"
 	"hearth/store"
 	"hearth/store/storetest"
+	"hearth/stream"
 )
 
 // invitesAlice has charlie invite alice of the guest's server, in which nobody is in the room.
@@ -31,9 +33,25 @@ func (g *guest) invitesAlice() *event.PDU {
 	return invite
 }
 
-// wantAlice wants alice of the guest's server to see her membership so.
+// wantAlice wants alice of the guest's server to see her membership so, and to be told if it has changed.
 func (g *guest) wantAlice(want store.Membership) {
 	g.t.Helper()
+	g.mu.Lock()
+	changes, was := g.changes, g.was
+	g.was = want
+	g.mu.Unlock()
+	g.must(g.s.View(g.t.Context(), func(tx *store.Tx) error {
+		user, _, err := tx.IDs.FindUser(guestAlice)
+		if err != nil {
+			return err
+		}
+		news := func(c stream.Change) bool { return c.Position > g.since && slices.Contains(c.Users, user) }
+		if want != was && !slices.ContainsFunc(changes, news) {
+			g.t.Errorf("alice is not told that her membership is %v", want)
+		}
+		g.since, err = tx.ReadPosition()
+		return err
+	}))
 	rooms, err := g.e.RoomsOf(g.t.Context(), guestAlice, want)
 	g.must(err)
 	if len(rooms) != 1 || rooms[0] != g.room {
@@ -119,22 +137,25 @@ func TestAnInviteFromOutsideThatDoesNotHoldEnds(t *testing.T) {
 			g.wantAlice(store.Leave)
 		})
 	})
-	t.Run("when all join anew", func(t *testing.T) {
-		eachPartial(t, func(t *testing.T, g *guest) {
-			invite := kicked(g)
-			g.receive(invite)
-			g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
-			all := timeline(t, g.s, g.e, g.room)
-			leave := all[len(all)-1].PDU
-			g.know(leave)
-			g.deliver(leave)
-			g.join(guestBob)
-			g.complete()
-			want := store.Leave
-			if g.v.StateRes == roomversion.StateResV1 {
-				want = store.Invite // the leave ties it into the room, and what is in one branch only is not judged
-			}
-			g.wantAlice(want)
+	for _, whole := range []bool{false, true} {
+		t.Run(fmt.Sprintf("when all join anew, by a whole state: %t", whole), func(t *testing.T) {
+			eachPartial(t, func(t *testing.T, g *guest) {
+				invite := kicked(g)
+				g.receive(invite)
+				g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
+				all := timeline(t, g.s, g.e, g.room)
+				leave := all[len(all)-1].PDU
+				g.know(leave)
+				g.deliver(leave)
+				g.whole = whole
+				g.join(guestBob)
+				g.complete()
+				want := store.Leave
+				if g.v.StateRes == roomversion.StateResV1 {
+					want = store.Invite // the leave ties it into the room, and what is in one branch only is not judged
+				}
+				g.wantAlice(want)
+			})
 		})
-	})
+	}
 }

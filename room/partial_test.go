@@ -19,6 +19,7 @@ import (
 	"hearth/room"
 	"hearth/store"
 	"hearth/store/storetest"
+	"hearth/stream"
 )
 
 const (
@@ -44,16 +45,27 @@ type guest struct {
 	conceals map[id.Server]id.Event
 	// unsure are events at which no server tells the state.
 	unsure map[id.Event]bool
+	// changes are what clients were told to look at; since is up to where alice has looked, who was what then.
+	changes []stream.Change
+	since   int64
+	was     store.Membership
 	// proposes alters the templates of joins, if it is there.
 	proposes func(raw string) string
-	stop     func()
+	// whole: joins bring the whole state.
+	whole bool
+	stop  func()
 }
 
 func (p *peer) guest() *guest {
 	p.t.Helper()
 	g := &guest{peer: p, told: make(chan struct{}), refuse: map[id.Server]bool{}, keeps: map[id.Server]bool{}, stop: func() {}}
 	var err error
-	g.s, err = store.Open(p.t.Context(), store.Options{SQLite: filepath.Join(p.t.TempDir(), "guest.db"), Server: guestServer})
+	g.s, err = store.Open(p.t.Context(), store.Options{SQLite: filepath.Join(p.t.TempDir(), "guest.db"), Server: guestServer, Published: func(c stream.Commit) func() {
+		g.mu.Lock()
+		g.changes = append(g.changes, c.Changes...)
+		g.mu.Unlock()
+		return func() {}
+	}})
 	p.must(err)
 	g.start()
 	p.t.Cleanup(func() {
@@ -103,7 +115,7 @@ func (g *guest) MakeMembership(ctx context.Context, _ id.Server, m store.Members
 }
 
 func (g *guest) SendJoin(ctx context.Context, _ id.Server, join *event.PDU, omit bool, each func(room.StatePart, jsontext.Value) error) (a room.JoinAnswer, err error) {
-	w, err := g.peer.e.SendJoin(ctx, room.HandIn{Origin: guestServer, Room: join.Room, Event: join.ID, Raw: event.AppendFederation(nil, join, nil)}, omit)
+	w, err := g.peer.e.SendJoin(ctx, room.HandIn{Origin: guestServer, Room: join.Room, Event: join.ID, Raw: event.AppendFederation(nil, join, nil)}, omit && !g.whole)
 	if err != nil {
 		return a, err
 	}

@@ -268,6 +268,9 @@ func (w *writing) commitRewind(tx *store.Tx, h *Head, join *Event, changes []sto
 		if err := m.set(tx, h.NID, m.event, since); err != nil {
 			return err
 		}
+		if m.local {
+			tx.Touch(stream.Room, h.NID, m.user)
+		}
 	}
 	if err := tx.RoomServers.Clear(h.NID); err != nil {
 		return err
