@@ -375,14 +375,19 @@ func draftAgain(old *Event) entry {
 func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late bool) (states map[id.Event]*StateMap, placed, guessed bool, err error) {
 	states = map[id.Event]*StateMap{}
 	placed = len(old.PDU.PrevEvents) == 0
+	met := f.before[old.ID]
+	if met == nil && !old.IsState {
+		met = f.states[old.ID] // it changes nothing
+	}
 	for _, name := range old.PDU.PrevEvents {
 		before, ok, err := w.find(tx, name)
 		if err != nil {
 			return nil, false, false, err
 		}
 		known := ok && before.Flags&store.Outlier == 0
-		if known && (name == join.ID || w.fresh[name] != nil) {
-			placed, guessed = true, guessed || before.Flags.Untold()
+		since := known && (name == join.ID || w.fresh[name] != nil)
+		if since && !before.Flags.Untold() {
+			placed = true
 			continue
 		}
 		derived, err := w.derive(tx, join, name, f)
@@ -392,15 +397,21 @@ func (w *writing) statesAgain(tx *store.Tx, join, old *Event, f *fetched, late b
 		switch {
 		case derived != nil:
 			states[name], placed = derived, true
-		case f.before[old.ID] != nil:
-			states[name], placed = f.before[old.ID], true
-		case known: // from an earlier time in the room
+		case met != nil:
+			states[name], placed = met, true
+		case known: // by a guess, or from an earlier time in the room
 			placed, guessed = true, guessed || before.Flags.Untold()
 		case late:
 			states[name], placed, guessed = w.head.past[0].state, true, true // nothing rests on it
 		default:
 			states[name], guessed = untold, true // others know it; what comes after it is asked for then
 		}
+	}
+	if !placed && !old.IsState { // it changes nothing, so that who has been here since may be heard
+		for name := range states {
+			states[name] = w.head.State
+		}
+		placed = true
 	}
 	return states, placed, guessed, nil
 }

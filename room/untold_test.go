@@ -16,9 +16,9 @@ import (
 
 const untoldAlice = id.User("@alice:elsewhere.example")
 
-// gap has the guest join, and come into events by charlie and by alice, who has joined since, behind
-// a gap at which nobody tells the state.
-func (g *guest) gap() (charlie, alice, last *event.PDU) {
+// gap has the guest join, and come into events by charlie, one of which comes after nothing else, and by
+// alice, who has joined since, behind a gap at which nobody tells the state.
+func (g *guest) gap() (charlie, alone, alice, last *event.PDU) {
 	g.t.Helper()
 	joined := g.join(guestBob)
 	g.rests()
@@ -26,8 +26,9 @@ func (g *guest) gap() (charlie, alice, last *event.PDU) {
 	between := g.sayAs(untoldAlice, "I have come", came.ID)
 	beside := g.say("beside", joined)
 	charlie = g.sayAs(remoteCharlie, "Hi", between.ID, beside.ID)
+	alone = g.sayAs(remoteCharlie, "anybody there?", between.ID)
 	alice = g.sayAs(untoldAlice, "Hello", between.ID, beside.ID)
-	last = g.say("last", charlie.ID, alice.ID)
+	last = g.say("last", charlie.ID, alone.ID, alice.ID)
 	for _, hidden := range []*event.PDU{came, between} {
 		g.hides[hidden.ID] = true
 	}
@@ -43,7 +44,7 @@ func (g *guest) gap() (charlie, alice, last *event.PDU) {
 		whole, err := g.e.CompleteState(g.t.Context(), g.room)
 		g.must(err)
 		if whole {
-			return charlie, alice, last
+			return charlie, alone, alice, last
 		}
 		if round == 10 {
 			g.t.Fatal("the state does not become whole")
@@ -64,8 +65,8 @@ func (g *guest) isBefore(name, after id.Event) bool {
 // What rests on a state that nobody tells is not refused for good: it counts as soon as others tell more.
 func TestWhatRestsOnAnUntoldStateIsNotRefused(t *testing.T) {
 	eachPartial(t, func(t *testing.T, g *guest) {
-		charlie, alice, last := g.gap()
-		if !g.shows(charlie.ID) || !g.shows(last.ID) {
+		charlie, alone, alice, last := g.gap()
+		if !g.shows(charlie.ID) || !g.shows(alone.ID) || !g.shows(last.ID) {
 			t.Error("what the state before the gap allows is not shown")
 		}
 		g.must(g.s.View(t.Context(), func(tx *store.Tx) error {
@@ -94,7 +95,7 @@ func TestARoomIsUsedThoughItsNewestStateIsUntold(t *testing.T) {
 		}
 		g.local("m.room.power_levels", levels)
 		g.learn()
-		_, _, last := g.gap()
+		_, _, _, last := g.gap()
 		ev, err := g.e.Send(t.Context(), g.room, message(guestBob, "here"))
 		g.must(err)
 		g.must(g.s.View(t.Context(), func(tx *store.Tx) error {
