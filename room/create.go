@@ -5,12 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/errgroup"
 
 	"hearth/matrix/authrules"
 	"hearth/matrix/errcode"
@@ -98,14 +100,70 @@ func (e *Engine) Create(ctx context.Context, c Creation) (id.Room, error) {
 	// for what came after that, they would find the room's beginning. Events are timed in milliseconds.
 	last := w.entries[len(w.entries)-1].event.TS
 	time.Sleep(min(time.Until(time.UnixMilli(last+1)), maxCreationWait))
-	for _, u := range c.Invite {
-		if e.isRemote(u) {
-			if err := e.inviteRemote(ctx, Change{Room: w.head.ID, Sender: c.Creator, Target: u, IsDirect: c.IsDirect}); err != nil {
-				return w.head.ID, fmt.Errorf("room %s is there, but %s could not be invited: %w", w.head.ID, u, err)
-			}
-		}
+	if err := e.inviteFirst(ctx, w.head.ID, c); err != nil {
+		return "", errors.Join(err, e.uncreate(ctx, w.head.ID, c))
 	}
 	return w.head.ID, nil
+}
+
+// invitesAtOnce bounds how many servers are handed the invites to a new room at a time.
+const invitesAtOnce = 10
+
+// inviteFirst invites the users of other servers to a new room. A room for several is worth having
+// without those whose servers cannot be reached; one that nobody else could be invited to is not.
+func (e *Engine) inviteFirst(ctx context.Context, name id.Room, c Creation) error {
+	failed := make([]error, len(c.Invite))
+	var inviting errgroup.Group
+	inviting.SetLimit(invitesAtOnce)
+	for i, u := range c.Invite {
+		if e.isRemote(u) {
+			inviting.Go(func() error {
+				failed[i] = e.inviteRemote(ctx, Change{Room: name, Sender: c.Creator, Target: u, IsDirect: c.IsDirect})
+				return nil
+			})
+		}
+	}
+	if err := inviting.Wait(); err != nil {
+		return err
+	}
+	var first error
+	for i, err := range failed {
+		if err == nil {
+			continue
+		}
+		slog.WarnContext(ctx, "somebody was not invited to a new room", "room", name, "user", c.Invite[i], "error", err)
+		if first == nil {
+			first = fmt.Errorf("%s could not be invited: %w", c.Invite[i], err)
+		}
+	}
+	if slices.Contains(failed, nil) {
+		return nil
+	}
+	return first
+}
+
+// uncreate has the creator leave a room for good that nobody else knows of.
+func (e *Engine) uncreate(ctx context.Context, name id.Room, c Creation) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := e.Leave(ctx, Change{Room: name, Sender: c.Creator}); err != nil {
+		return fmt.Errorf("leave %s: %w", name, err)
+	}
+	err := e.store.Update(ctx, func(tx *store.Tx) error {
+		if c.Alias != "" {
+			if err := tx.Aliases.Delete(c.Alias); err != nil {
+				return err
+			}
+		}
+		nid, _, err := tx.Rooms.Find(name)
+		if err != nil {
+			return err
+		}
+		return tx.Rooms.SetPublic(nid, false)
+	})
+	if err != nil {
+		return fmt.Errorf("take %s out of the directory: %w", name, err)
+	}
+	return e.Forget(ctx, name, c.Creator)
 }
 
 // commitNew makes the room's row, then commits the write set as any other.

@@ -121,7 +121,19 @@ func TestServersThatCannotBeReached(t *testing.T) {
 	room := alice.MustDo("POST", client+"v3/createRoom", server.Object{})["room_id"].(string)
 	bob := "@bob:" + gone
 	expect(t, alice, 502, "M_UNKNOWN", "POST", client+"v3/rooms/"+esc(room)+"/invite", server.Object{"user_id": bob})
-	expect(t, alice, 502, "M_UNKNOWN", "POST", client+"v3/createRoom", server.Object{"invite": []any{bob}, "is_direct": true})
+	// A room for two that would have one user only is none. One for more is there, without who cannot be reached.
+	expect(t, alice, 502, "M_UNKNOWN", "POST", client+"v3/createRoom", server.Object{"invite": []any{bob}, "is_direct": true, "room_alias_name": "two"})
+	expect(t, alice, 404, "M_NOT_FOUND", "GET", client+"v3/directory/room/"+esc("#two:"+string(s.Name())), nil)
+	s.Register("charlie")
+	charlie := "@charlie:" + string(s.Name())
+	group := alice.MustDo("POST", client+"v3/createRoom", server.Object{"invite": []any{bob, charlie}})["room_id"]
+	if joined := alice.MustDo("GET", client+"v3/joined_rooms", nil)["joined_rooms"].([]any); len(joined) != 2 || !slices.Contains(joined, any(room)) || !slices.Contains(joined, group) {
+		t.Errorf("alice is in %v, not only in %v and %v", joined, room, group)
+	}
+	invited := alice.MustDo("GET", client+"v3/rooms/"+esc(group.(string))+"/members?membership=invite", nil)["chunk"].([]any)
+	if len(invited) != 1 || invited[0].(map[string]any)["state_key"] != charlie {
+		t.Errorf("invited are %v", invited)
+	}
 	for _, way := range []string{"v3/join/", "v3/knock/"} {
 		expect(t, alice, 502, "M_UNKNOWN", "POST", client+way+esc("!room:"+gone), nil)
 		expect(t, alice, 502, "M_UNKNOWN", "POST", client+way+esc("#room:"+gone), nil)
