@@ -157,17 +157,18 @@ func answered(err error) bool {
 	return errors.As(err, &told) && told.Status < 500 && told.Status != 429
 }
 
-// gatherBefore asks for the events between what is known and an event, if any are
-// missing. Those right before it must be here then.
+// gatherBefore asks for the events between what is known and an event that was pushed, if any are
+// missing. Those right before it must be here then, or be handed over at least: if they cannot be judged, for
+// want of the state that they met, the event is one that is named.
 // spec: server-server-api#backfilling-and-retrieving-missing-events
-func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) error {
+func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (found, error) {
 	missing, err := e.unknown(ctx, p.PrevEvents, false)
 	if err != nil || len(missing) == 0 {
-		return err
+		return pushed, err
 	}
 	h, ok, err := e.Head(ctx, p.Room)
 	if err != nil || !ok {
-		return err
+		return pushed, err
 	}
 	q := MissingEvents{Latest: []id.Event{p.ID}, Limit: maxGathered}
 	for _, x := range h.extremities[:min(len(h.extremities), maxPrevEvents)] {
@@ -175,7 +176,7 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	}
 	raws, err := e.options.Network.GetMissingEvents(ctx, origin, p.Room, q)
 	if err != nil {
-		return fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
+		return pushed, fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
 	}
 	raws = raws[:min(len(raws), 2*maxGathered)]
 	between := e.check(ctx, v, p.Room, raws, nil)
@@ -186,14 +187,20 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	between = slices.DeleteFunc(between, func(q *event.PDU) bool { return q.ID == p.ID })
 	e.receiveMissing(ctx, origin, v, between, how)
 	if missing, err = e.unknown(ctx, missing, false); err != nil || len(missing) == 0 {
-		return err
+		return pushed, err
 	}
 	if how == listed {
 		if missing, err = e.gatherNamed(ctx, origin, v, p.Room, missing); err != nil || len(missing) == 0 {
-			return err
+			return pushed, err
 		}
 	}
-	return fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
+	keptBack := func(name id.Event) bool {
+		return !slices.ContainsFunc(between, func(q *event.PDU) bool { return q.ID == name })
+	}
+	if slices.ContainsFunc(missing, keptBack) {
+		return pushed, fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
+	}
+	return named, nil
 }
 
 func (e *Engine) receiveMissing(ctx context.Context, origin id.Server, v *roomversion.Version, list []*event.PDU, how found) {

@@ -12,7 +12,6 @@ import (
 	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
-	"hearth/matrix/roomversion"
 	"hearth/store"
 )
 
@@ -261,10 +260,11 @@ func (e *Engine) gatherForHandIn(ctx context.Context, origin id.Server, h *Head,
 		return err
 	}
 	if in {
-		for _, gather := range []func(context.Context, id.Server, *roomversion.Version, *event.PDU) error{e.gatherAuth, e.gatherBefore} {
-			if err := gather(ctx, origin, h.Version, p); err != nil && !errors.Is(err, errUnobtainable) {
-				return err
-			}
+		if err := e.gatherAuth(ctx, origin, h.Version, p); err != nil && !errors.Is(err, errUnobtainable) {
+			return err
+		}
+		if _, err := e.gatherBefore(ctx, origin, h.Version, p); err != nil && !errors.Is(err, errUnobtainable) {
+			return err
 		}
 	}
 	for names, asOutliers := range map[*[]id.Event]bool{&p.AuthEvents: true, &p.PrevEvents: false} {

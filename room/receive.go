@@ -245,8 +245,9 @@ func (e *Engine) receiveOne(ctx context.Context, origin id.Server, v *roomversio
 	// First what is before it: its auth events are mostly among that.
 	var states map[id.Event]*StateMap
 	if how == pushed {
-		err = e.gatherBefore(ctx, origin, v, p)
-	} else {
+		how, err = e.gatherBefore(ctx, origin, v, p)
+	}
+	if err == nil && how != pushed {
 		states, err = e.gatherStates(ctx, origin, v, p, how)
 	}
 	if err != nil {

@@ -598,6 +598,24 @@ func TestAGapIsBridgedByTheStateThatTheNextEventMet(t *testing.T) {
 	})
 }
 
+// That goes for what is sent unasked, too, if what came before it is handed over.
+func TestWhatCameBeforeNeedNotBeJudged(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		lost := p.say("lost", p.newest())
+		between := p.say("between", lost.ID)
+		last := p.say("last", between.ID)
+		p.hides[lost.ID] = true
+		p.states = func(_ id.Server, at id.Event) (id.Event, error) {
+			if at != last.ID {
+				return at, errcode.NotFound("the state there is not known here")
+			}
+			return at, nil
+		}
+		p.deliver(last)
+		p.wantShown("last")
+	})
+}
+
 // What a server sends unasked it has to explain: the state before it is not for that
 // server alone to say.
 func TestAnEventIsLeftWhoseServerKeepsBackWhatCameBefore(t *testing.T) {
