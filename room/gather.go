@@ -158,8 +158,8 @@ func answered(err error) bool {
 }
 
 // gatherBefore asks for the events between what is known and an event that was pushed, if any are
-// missing. Those right before it must be here then, or at least be handed over with their auth events: if they
-// cannot be judged, for want of the state that they met, the event is one that is named.
+// missing. Those right before it must be here then. If they are handed over, and their auth events are here, but they
+// cannot be judged, for want of the state that they met, the event is taken for one that is named.
 // spec: server-server-api#backfilling-and-retrieving-missing-events
 func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (found, error) {
 	missing, err := e.unknown(ctx, p.PrevEvents, false)
@@ -196,11 +196,14 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 	}
 	for _, name := range missing {
 		i := slices.IndexFunc(between, func(q *event.PDU) bool { return q.ID == name })
-		if i < 0 {
-			return pushed, fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
+		lacks := []id.Event{name}
+		if i >= 0 {
+			if lacks, err = e.unknown(ctx, between[i].AuthEvents, true); err != nil {
+				return pushed, err
+			}
 		}
-		if err := e.gatherAuth(ctx, origin, v, between[i]); err != nil {
-			return pushed, err
+		if len(lacks) > 0 {
+			return pushed, fmt.Errorf("events %v before %s: %w", missing, p.ID, errUnobtainable)
 		}
 	}
 	return named, nil
