@@ -142,11 +142,7 @@ func TestAnInviteFromOutsideThatDoesNotHoldEnds(t *testing.T) {
 			eachPartial(t, func(t *testing.T, g *guest) {
 				invite := kicked(g)
 				g.receive(invite)
-				g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
-				all := timeline(t, g.s, g.e, g.room)
-				leave := all[len(all)-1].PDU
-				g.know(leave)
-				g.deliver(leave)
+				g.deliver(g.leave(guestBob))
 				g.whole = whole
 				g.join(guestBob)
 				g.complete()

@@ -162,6 +162,16 @@ func (g *guest) join(u id.User) id.Event {
 	return all[len(all)-1].ID
 }
 
+// leave is how a user of the guest's leaves, of which the peer does not hear by that.
+func (g *guest) leave(u id.User) *event.PDU {
+	g.t.Helper()
+	g.must(g.e.Leave(g.t.Context(), room.Change{Room: g.room, Sender: u}))
+	all := timeline(g.t, g.s, g.e, g.room)
+	leave := all[len(all)-1].PDU
+	g.know(leave)
+	return leave
+}
+
 // receive hands events over and says which of them are in the timeline then.
 func (g *guest) receive(pdus ...*event.PDU) {
 	g.t.Helper()

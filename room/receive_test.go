@@ -559,13 +559,20 @@ func TestMissingEventsAreFetchedAndInOrder(t *testing.T) {
 	})
 }
 
+// lost is an event that nobody lists, a rename after it, and the last.
+func (p *peer) lost() (lost, rename, last *event.PDU) {
+	p.t.Helper()
+	lost = p.say("lost", p.newest())
+	rename = p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
+	last = p.say("last", rename.ID)
+	p.hides[lost.ID] = true
+	return lost, rename, last
+}
+
 func TestAGapIsBridgedByTheStateOfAnotherServer(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
 		start := p.newest()
-		lost := p.say("lost", start)
-		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
-		last := p.say("last", rename.ID)
-		p.hides[lost.ID] = true
+		lost, rename, last := p.lost()
 		p.deliver(last)
 		p.wantShown("last")
 		p.want(event.TypeMember, string(remoteCharlie), `{"displayname":"Charlie","membership":"join"}`)
@@ -581,11 +588,7 @@ func TestAGapIsBridgedByTheStateOfAnotherServer(t *testing.T) {
 // Where nobody knows the state after what is missing, whoever made what comes after it knows which state that met.
 func TestAGapIsBridgedByTheStateThatTheNextEventMet(t *testing.T) {
 	eachResolution(t, func(t *testing.T, p *peer) {
-		start := p.newest()
-		lost := p.say("lost", start)
-		rename := p.build(remoteCharlie, event.TypeMember, ptr(string(remoteCharlie)), `{"membership":"join","displayname":"Charlie"}`, lost.ID)
-		last := p.say("last", rename.ID)
-		p.hides[lost.ID] = true
+		lost, _, last := p.lost()
 		p.states = func(_ id.Server, at id.Event) (id.Event, error) {
 			if at == lost.ID {
 				return at, errcode.NotFound("the state there is not known here")

@@ -22,10 +22,7 @@ func TestWhoMissedSomethingOfARoomWithAPartialStateBeginsAnew(t *testing.T) {
 		said := g.build(remoteCharlie, "m.room.message", nil, fmt.Sprintf(`{"body":"in the earlier time","m.relates_to":{"rel_type":"m.thread","event_id":%q}}`, first), first)
 		g.receive(said)
 		g.deliver(said)
-		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
-		all := timeline(t, g.s, g.e, g.room)
-		leave := all[len(all)-1].PDU
-		g.know(leave)
+		leave := g.leave(guestBob)
 		g.deliver(leave)
 		missed := g.say("missed", leave.ID)
 		g.deliver(missed)
@@ -66,13 +63,10 @@ func TestNothingRestsOnAMembershipOfATimeThatIsGivenUp(t *testing.T) {
 		g.join(guestBob)
 		g.must(g.peer.e.Kick(t.Context(), room.Change{Room: g.room, Sender: alice, Target: guestBob})) // of which the guest does not hear
 		g.learn()
-		g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestBob}))
-		all := timeline(t, g.s, g.e, g.room)
-		leave := all[len(all)-1].PDU
-		g.know(leave)
+		leave := g.leave(guestBob)
 		g.join(guestAlice)
 		g.join(guestBob)
-		all = timeline(t, g.s, g.e, g.room)
+		all := timeline(t, g.s, g.e, g.room)
 		join := all[len(all)-1].PDU
 		if join.Sender != guestBob || slices.Contains(join.AuthEvents, leave.ID) {
 			t.Errorf("the join names %v, of which %s was given up", join.AuthEvents, leave.ID)
