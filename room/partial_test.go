@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -35,7 +34,6 @@ type guest struct {
 	e *room.Engine
 	s *store.Store
 
-	mu     sync.Mutex
 	told   chan struct{} // closed: states are told
 	refuse map[id.Server]bool
 	asked  []id.Server

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -43,7 +44,9 @@ type peer struct {
 	refuses map[id.Event]bool
 	// forged are events whose signatures are not valid.
 	forged map[id.Event]bool
-	asked  []string
+	// asked is what it was asked for. An engine asks from several goroutines: mu guards it, and what a guest notes.
+	mu    *sync.Mutex
+	asked []string
 	// policy is what it says to being asked, as the policy server, to sign an event.
 	policy func(*event.PDU) (map[id.Server]map[id.Key]string, error)
 	// template and welcome are what it answers to who wants to join by way of it.
@@ -61,12 +64,17 @@ type peer struct {
 	oracle *oracle
 }
 
+// emptyPeer is a server without a room or an engine.
+func emptyPeer(t *testing.T, version string) *peer {
+	v, _ := roomversion.Get(version)
+	return &peer{t: t, v: v, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), mu: new(sync.Mutex),
+		events: map[id.Event]*event.PDU{}, after: map[id.Event]entries{}, hides: map[id.Event]bool{}, forged: map[id.Event]bool{}}
+}
+
 func newPeer(t *testing.T, s *store.Store, version string) *peer {
 	t.Helper()
-	v, _ := roomversion.Get(version)
-	p := &peer{t: t, s: s, v: v, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
-		events: map[id.Event]*event.PDU{}, after: map[id.Event]entries{},
-		hides: map[id.Event]bool{}, forged: map[id.Event]bool{}}
+	p := emptyPeer(t, version)
+	p.s = s
 	p.e = room.New(s, room.Options{
 		Server: storetest.Server, KeyID: "ed25519:1", Key: p.key, Network: p,
 		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil },
@@ -301,8 +309,14 @@ func (p *peer) VerifyEvents(_ context.Context, events []*event.PDU) []error {
 	return errs
 }
 
+func (p *peer) noteAsked(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, what)
+}
+
 func (p *peer) GetMissingEvents(_ context.Context, _ id.Server, _ id.Room, q room.MissingEvents) (list []jsontext.Value, err error) {
-	p.asked = append(p.asked, "missing")
+	p.noteAsked("missing")
 	seen := map[id.Event]bool{}
 	var found []id.Event
 	for queue := slices.Clone(q.Latest); len(queue) > 0 && len(found) < q.Limit; queue = queue[1:] {
@@ -372,7 +386,7 @@ func (p *peer) before(name id.Event) entries {
 }
 
 func (p *peer) GetRoomStateIDs(_ context.Context, from id.Server, _ id.Room, at id.Event) (state, chain []id.Event, err error) {
-	p.asked = append(p.asked, "state_ids")
+	p.noteAsked("state_ids")
 	if p.states != nil {
 		if at, err = p.states(from, at); err != nil {
 			return nil, nil, err
@@ -435,7 +449,7 @@ func (p *peer) SendInvite(context.Context, id.Server, *event.PDU, jsontext.Value
 }
 
 func (p *peer) SignByPolicyServer(_ context.Context, _ id.Server, pdu *event.PDU) (map[id.Server]map[id.Key]string, error) {
-	p.asked = append(p.asked, "policy")
+	p.noteAsked("policy")
 	if p.policy == nil {
 		return nil, errcode.NotFound("not asked for here")
 	}

@@ -86,17 +86,16 @@ func TestOneServerAloneIsNotBelieved(t *testing.T) {
 	p.deliver(hidden)
 	p.deliver(p.member("@alice:third.example", "join", p.newest()))
 	g := p.guest()
-	g.refuse[storetest.Server] = true
 	g.conceals = map[id.Server]id.Event{elsewhere: hidden.ID}
 	joined := g.join(guestBob)
+	g.rests()
 	close(g.told)
-	if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || whole {
-		t.Errorf("the state is whole: %t, %v", whole, err)
+	for _, there := range []bool{false, true} {
+		g.refuse[storetest.Server] = !there
+		if whole, err := g.e.CompleteState(t.Context(), g.room); err != nil || whole != there {
+			t.Errorf("the state is whole: %t, want %t, %v", whole, there, err)
+		}
 	}
-	g.mu.Lock()
-	g.refuse[storetest.Server] = false
-	g.mu.Unlock()
-	g.members()
 	g.wantState(joined)
 	if !slices.Contains(g.asked, "third.example") {
 		t.Errorf("asked were %v", g.asked)

@@ -2,7 +2,6 @@ package room_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"flag"
 	"fmt"
 	"maps"
@@ -40,14 +39,12 @@ type tangle struct {
 }
 
 func newTangle(t *testing.T, version string, seed uint64) *tangle {
-	v, _ := roomversion.Get(version)
-	p := &peer{t: t, v: v, room: "!tangle:elsewhere.example", key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
-		events: map[id.Event]*event.PDU{}, after: map[id.Event]entries{}, hides: map[id.Event]bool{}, forged: map[id.Event]bool{}}
-	p.oracle = &oracle{version: v, events: p.events, rejected: map[id.Event]bool{}}
-	if v.RoomIDIsCreateEventID {
-		p.room = ""
+	p := emptyPeer(t, version)
+	p.oracle = &oracle{version: p.v, events: p.events, rejected: map[id.Event]bool{}}
+	if !p.v.RoomIDIsCreateEventID {
+		p.room = "!tangle:elsewhere.example"
 	}
-	g := &tangle{peer: p, Rand: rand.New(rand.NewPCG(seed, uint64(v.Number))), admin: remoteCharlie}
+	g := &tangle{peer: p, Rand: rand.New(rand.NewPCG(seed, uint64(p.v.Number))), admin: remoteCharlie}
 	for i := range 2 {
 		g.mods = append(g.mods, id.User(fmt.Sprintf("@mod%d:elsewhere.example", i)))
 	}
@@ -59,7 +56,7 @@ func newTangle(t *testing.T, version string, seed uint64) *tangle {
 	g.linear(create)
 	g.linear(p.member(g.admin, "join", create.ID))
 	users := map[id.User]int{g.mods[0]: 50, g.mods[1]: 50}
-	if !v.PrivilegedCreators {
+	if !p.v.PrivilegedCreators {
 		users[g.admin] = 100
 	}
 	levels := g.json(map[string]any{"users": users, "events": map[string]any{"slot": 0, event.TypePowerLevels: 50}})
