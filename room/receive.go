@@ -136,26 +136,39 @@ func (e *Engine) check(ctx context.Context, v *roomversion.Version, room id.Room
 	return e.verify(ctx, list, results)
 }
 
-// verify checks signatures and content hashes.
+// verify checks content hashes and signatures, in this order: which signatures an event must have
+// depends on its content, and that counts only as far as it is what the signatures are on, or what the
+// hash under them says.
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu 2
 func (e *Engine) verify(ctx context.Context, list []*event.PDU, results map[id.Event]error) []*event.PDU {
 	if len(list) == 0 {
 		return nil
 	}
-	kept := list[:0:0]
-	for i, err := range e.options.Network.VerifyEvents(ctx, list) {
-		p := list[i]
-		if err == nil && !p.CheckContentHash() {
-			p, err = p.Redacted() // 3
-		}
-		if err == nil {
-			kept = append(kept, p)
-			continue
-		}
+	refuse := func(p *event.PDU, err error) {
 		slog.DebugContext(ctx, "event without valid signatures", "event", p.ID, "error", err)
 		if results != nil {
-			results[list[i].ID] = errcode.Forbidden("the event is not signed as it must be: %s", err)
+			results[p.ID] = errcode.Forbidden("the event is not signed as it must be: %s", err)
 		}
+	}
+	signed := list[:0:0]
+	for _, p := range list {
+		if !p.CheckContentHash() {
+			redacted, err := p.Redacted() // 3
+			if err != nil {
+				refuse(p, err)
+				continue
+			}
+			p = redacted
+		}
+		signed = append(signed, p)
+	}
+	kept := list[:0:0]
+	for i, err := range e.options.Network.VerifyEvents(ctx, signed) {
+		if err != nil {
+			refuse(signed[i], err)
+			continue
+		}
+		kept = append(kept, signed[i])
 	}
 	return kept
 }

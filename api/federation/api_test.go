@@ -172,12 +172,22 @@ func (p *pair) complete(made object) *event.PDU {
 	key := e["state_key"].(string)
 	proto := event.Proto{Room: id.Room(e["room_id"].(string)), Type: e["type"].(string), StateKey: &key, Sender: id.User(e["sender"].(string)),
 		Content: content, Depth: int64(e["depth"].(float64)), OriginServerTS: int64(e["origin_server_ts"].(float64))}
-	for list, into := range map[string]*[]event.Ref{"prev_events": &proto.PrevEvents, "auth_events": &proto.AuthEvents} {
-		for _, name := range e[list].([]any) {
-			*into = append(*into, event.Ref{ID: id.Event(name.(string))})
-		}
+	proto.PrevEvents, proto.AuthEvents = refs(e["prev_events"]), refs(e["auth_events"])
+	if v.EventID == roomversion.EventIDField {
+		proto.EventID = id.Event("$made:" + string(p.away.Name()))
 	}
 	return p.build(p.away, v, proto)
+}
+
+// refs reads a list of a template that names events; in room versions 1 and 2 each with its hash.
+func refs(list any) (refs []event.Ref) {
+	for _, ref := range list.([]any) {
+		if pair, ok := ref.([]any); ok {
+			ref = pair[0]
+		}
+		refs = append(refs, event.Ref{ID: id.Event(ref.(string))})
+	}
+	return refs
 }
 
 func (p *pair) build(by *server.Server, v *roomversion.Version, proto event.Proto) *event.PDU {
@@ -292,9 +302,7 @@ func (p *pair) proto(name id.Room, body string) (*roomversion.Version, event.Pro
 	for _, prev := range leave.PrevEvents {
 		proto.PrevEvents = append(proto.PrevEvents, event.Ref{ID: prev})
 	}
-	for _, auth := range e["auth_events"].([]any) {
-		proto.AuthEvents = append(proto.AuthEvents, event.Ref{ID: id.Event(auth.(string))})
-	}
+	proto.AuthEvents = refs(e["auth_events"])
 	return leave.Version, proto
 }
 

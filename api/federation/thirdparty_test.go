@@ -4,11 +4,15 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/event"
+	"hearth/matrix/id"
+	"hearth/matrix/roomversion"
 	"hearth/matrix/signing"
 )
 
@@ -86,4 +90,54 @@ func TestAThirdPartyInviteIsExchanged(t *testing.T) {
 	if invite := member["third_party_invite"].(object); invite["display_name"] != "b..." {
 		t.Errorf("the invite is to %q", invite["display_name"])
 	}
+}
+
+// A third-party invite is not signed by the server of its sender. What says to be one, and is none any more
+// once it is redacted because of its content hash, must be signed as any other event.
+func TestNobodyInvitesInTheNameOfAnother(t *testing.T) {
+	p := newPair(t)
+	for _, v := range roomversion.All() {
+		name := p.createRoom(object{"preset": "private_chat", "room_version": v.ID, "invite": []any{p.bob.User}, "power_level_content_override": object{"invite": 100}})
+		p.bobJoins(name)
+		_, proto := p.proto(name, "")
+		mallory := "@mallory:" + string(p.away.Name())
+		proto.Type, proto.Sender, proto.StateKey, proto.Content = event.TypeMember, id.User(p.alice.User), &mallory, jsontext.Value(`{"membership":"invite"}`)
+		proto.AuthEvents = nil
+		for tuple, e := range p.state(name) {
+			switch {
+			case tuple.Type == event.TypeCreate && v.RoomIDIsCreateEventID:
+			case tuple.Type == event.TypeCreate, tuple.Type == event.TypePowerLevels, tuple.Type == event.TypeJoinRules, tuple == event.StateTuple{Type: event.TypeMember, Key: p.alice.User}:
+				proto.AuthEvents = append(proto.AuthEvents, event.Ref{ID: e})
+			}
+		}
+		for i, inserted := range []string{`"x"`, `{}`, `{"signed":{"mxid":"@mallory:localhost"}}`, `null`} {
+			if v.EventID == roomversion.EventIDField {
+				proto.EventID = id.Event(fmt.Sprintf("$forged%d:%s", i, p.away.Name()))
+			}
+			forged := strings.Replace(string(p.build(p.away, v, proto).JSON), `"membership":"invite"`, `"membership":"invite","third_party_invite":`+inserted, 1)
+			p.mustAsk("PUT", prefix+fmt.Sprintf("send/forged-%s-%d", v.ID, i), transaction(p.away, []byte(forged)))
+			members := p.alice.MustDo("GET", "/_matrix/client/v3/rooms/"+escaped(name)+"/members?membership=invite", nil)
+			if invited := members["chunk"].([]any); len(invited) > 0 {
+				t.Fatalf("version %s, %s: invited is %v", v.ID, inserted, invited)
+			}
+		}
+	}
+}
+
+// state is the state of a room, as alice sees it.
+func (p *pair) state(name id.Room) map[event.StateTuple]id.Event {
+	p.t.Helper()
+	var list []struct {
+		ID   id.Event `json:"event_id"`
+		Type string   `json:"type"`
+		Key  string   `json:"state_key"`
+	}
+	if err := json.Unmarshal(p.here.Raw(p.t.Context(), "GET", "/_matrix/client/v3/rooms/"+escaped(name)+"/state", p.alice.Token, "").Body.Bytes(), &list); err != nil {
+		p.t.Fatal(err)
+	}
+	state := map[event.StateTuple]id.Event{}
+	for _, e := range list {
+		state[event.StateTuple{Type: e.Type, Key: e.Key}] = e.ID
+	}
+	return state
 }

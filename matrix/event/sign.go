@@ -42,7 +42,9 @@ func (p *PDU) VerifySignature(server id.Server, keyID id.Key, pub ed25519.Public
 
 // SigningServers lists the servers whose signatures the event must have. It is
 // empty for some third-party invites: their sender is who made the
-// m.room.third_party_invite, while any server may have sent the event.
+// m.room.third_party_invite, while any server may have sent the event. So of an event
+// whose content hash does not fit, the redacted form is to be asked: whoever hands it on
+// could have made such an invite of any other.
 //
 // The server of content.join_authorised_via_users_server is among them, though
 // the rules only reject an event for want of its signature where they drop one
