@@ -38,3 +38,10 @@ func (l *locks[K]) lock(ctx context.Context, key K) (unlock func(), err error) {
 		}
 	}
 }
+
+// isHeld says whether somebody has what key names.
+func (l *locks[K]) isHeld(key K) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[key] != nil
+}

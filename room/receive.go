@@ -40,7 +40,12 @@ func (e *Engine) RoomVersion(ctx context.Context, room id.Room) (v *roomversion.
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu
 func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, raws []jsontext.Value) map[id.Event]error {
 	results := map[id.Event]error{}
+	joining := e.joining.isHeld(room)
 	v, err := e.resident(ctx, room)
+	if err != nil && joining {
+		e.awaitJoin(ctx, room)
+		v, err = e.resident(ctx, room)
+	}
 	if err != nil {
 		for _, raw := range raws {
 			if name, err := e.receiveOutside(ctx, origin, room, raw); name != "" {
@@ -96,6 +101,20 @@ func (e *Engine) receiveTogether(ctx context.Context, origin id.Server, list []*
 		return nil, err
 	}
 	return verdicts, nil
+}
+
+// joinWait bounds how long events of a room wait for a join that is under way: what else their
+// server sends waits with them, and whom we join by way of may be another, which is slow.
+const joinWait = time.Minute
+
+// awaitJoin waits for the end of a join. The servers in a room send what is said there as soon as one
+// of them has let us in, before we have the state that it tells, and never again.
+func (e *Engine) awaitJoin(ctx context.Context, room id.Room) {
+	ctx, cancel := context.WithTimeout(ctx, joinWait)
+	defer cancel()
+	if unlock, err := e.joining.lock(ctx, room); err == nil {
+		unlock()
+	}
 }
 
 // resident is the version of a room that somebody here is joined to.

@@ -404,3 +404,43 @@ func TestAServerWithoutTheEndpointIsNotThisOne(t *testing.T) {
 		})
 	}
 }
+
+// A server in the room sends what is said as soon as it has let somebody in, and only once.
+func TestWhatIsSaidDuringAJoinIsThereAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newPeer(t, storetest.Open(t, nil), "11").guest()
+		var welcome *event.PDU
+		g.slowly(func(ctx context.Context, what string, _ id.Server) error {
+			if what != "send" {
+				return nil
+			}
+			welcome = g.say("welcome", g.newest())
+			go g.receive(welcome)
+			return takes(ctx, 20*time.Second)
+		})
+		g.join(guestBob)
+		synctest.Wait()
+		if !g.shows(welcome.ID) {
+			t.Error("the welcome is lost")
+		}
+	})
+}
+
+// Whoever lets somebody in slowly does not hold up for long what others send.
+func TestASlowJoinHoldsUpNobodyForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newPeer(t, storetest.Open(t, nil), "11").guest()
+		g.slowly(func(ctx context.Context, what string, _ id.Server) error {
+			if what != "send" {
+				return nil
+			}
+			start := time.Now()
+			g.receive(g.say("welcome", g.newest()))
+			if took := time.Since(start); took != time.Minute {
+				t.Errorf("the transaction took %v", took)
+			}
+			return nil
+		})
+		g.join(guestBob)
+	})
+}
