@@ -20,9 +20,9 @@ import (
 const (
 	backfillTime    = 15 * time.Second // for a page
 	listTime        = 5 * time.Second  // for each question to a server while there are others to ask
-	backfillServers = 5
-	minBackfill     = 50  // events asked for at once: clients mostly go on reading
-	maxBackfill     = 100 // as many as servers hand out at once
+	backfillServers = 20               // most of which are known to be down, in a room where many are
+	minBackfill     = 50               // events asked for at once: clients mostly go on reading
+	maxBackfill     = 100              // as many as servers hand out at once
 )
 
 // crossedGaps lists the gaps that a page of older events came to, newest first.
@@ -87,25 +87,12 @@ func (e *Engine) backfill(ctx context.Context, room id.Room, gap store.Gap, limi
 	return false
 }
 
-// patient bounds one question to a server; 0: it has as long as ctx.
-func patient(ctx context.Context, within time.Duration) (context.Context, context.CancelFunc) {
-	if within == 0 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, within)
-}
-
 // whoKnows lists what is missing at a gap and some servers that may know it: that of
 // whoever spoke after it first.
 func (e *Engine) whoKnows(ctx context.Context, gap store.Gap) (missing []id.Event, servers []id.Server, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		if missing, err = tx.Gaps.MissingAt(gap.Room, gap.Position, maxPrevEvents); err != nil {
 			return err
-		}
-		add := func(s id.Server) {
-			if s != e.options.Server && !slices.Contains(servers, s) && len(servers) < backfillServers {
-				servers = append(servers, s)
-			}
 		}
 		places, err := tx.Events.TimelineUp(gap.Room, gap.Position-1, gap.Position, 1)
 		if err != nil {
@@ -116,20 +103,12 @@ func (e *Engine) whoKnows(ctx context.Context, gap store.Gap) (missing []id.Even
 			return err
 		}
 		for _, ev := range events {
-			add(ev.PDU.Sender.Server())
-		}
-		in, err := tx.RoomServers.OfRoom(gap.Room)
-		if err != nil {
-			return err
-		}
-		for _, nid := range in[:min(len(in), 4*backfillServers)] {
-			name, err := tx.IDs.ServerName(nid)
-			if err != nil {
-				return err
+			if s := ev.PDU.Sender.Server(); s != e.options.Server {
+				servers = append(servers, s)
 			}
-			add(name)
 		}
-		return nil
+		servers, err = e.residents(tx, gap.Room, servers, backfillServers)
+		return err
 	})
 	return missing, servers, err
 }

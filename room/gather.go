@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -30,11 +31,18 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	if partial, err := e.isPartial(ctx, p.Room); err != nil {
+	in, err := e.isIn(ctx, p.Room, origin)
+	if err != nil {
 		return err
-	} else if partial {
+	}
+	partial, err := e.isPartial(ctx, p.Room)
+	if err != nil {
+		return err
+	}
+	if partial || !in {
 		// Mostly members are missing, whose own auth events are here: a few events. The
-		// whole auth chain is as large as the state that is fetched already.
+		// whole auth chain is as large as the state that is fetched already; and one who is not in
+		// the room could make up any.
 		if err := e.fetchOutliers(ctx, origin, v, p.Room, missing); err != nil {
 			return err
 		}
@@ -42,11 +50,14 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 			return err
 		}
 	}
+	if !in {
+		return fmt.Errorf("auth events %v of %s: %w", missing, p.ID, errUnobtainable)
+	}
 	raws, err := e.options.Network.GetEventAuth(ctx, origin, p.Room, p.ID)
 	if err != nil {
 		slog.DebugContext(ctx, "auth chain not received", "event", p.ID, "from", origin, "error", err)
 	}
-	if err := e.storeOutliers(ctx, v, p.Room, e.check(ctx, v, p.Room, raws, nil)); err != nil {
+	if err := e.storeOutliers(ctx, true, v, p.Room, e.check(ctx, v, p.Room, raws, nil)); err != nil {
 		return err
 	}
 	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
@@ -145,7 +156,11 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 			queue = append(queue, more...)
 		}
 	}
-	if err := e.storeOutliers(ctx, v, room, got); err != nil {
+	in, err := e.isIn(ctx, room, from)
+	if err != nil {
+		return err
+	}
+	if err := e.storeOutliers(ctx, in, v, room, got); err != nil {
 		return err
 	}
 	return trouble
@@ -359,12 +374,18 @@ func (e *Engine) tellsState(ctx context.Context, origin id.Server, v *roomversio
 	return m, nil
 }
 
+// tellTime is how long a server may be silent before another is asked for the same state.
+const tellTime = 10 * time.Second
+
 // tellsStateAfter asks for the state after an event before p: first the server that made p, as
 // whoever hands it on may say of the state what would have p refused, then that. Where neither
 // knows, others in the room are asked. Two of them have to tell the same, since any one may be
 // hostile; one alone is believed if all others answered that they do not know.
 func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU, name id.Event) (*StateMap, error) {
-	first := e.makerAnd(origin, p)
+	first, err := e.makerAnd(ctx, origin, p)
+	if err != nil {
+		return nil, err
+	}
 	servers, err := e.stateTellers(ctx, p.Room, first)
 	if err != nil {
 		return nil, err
@@ -372,33 +393,53 @@ func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomv
 	var errs []error
 	var told []*StateMap // by others
 	answers := true      // they all answer
-	for i, server := range servers {
-		m, err := e.fetchStateAfter(ctx, server, v, p.Room, name)
+	for r := range inTurn(ctx, servers, tellTime, func(ctx context.Context, server id.Server) (*StateMap, error) {
+		return e.fetchStateAfter(ctx, server, v, p.Room, name)
+	}) {
 		switch {
-		case err == nil && (i < len(first) || slices.ContainsFunc(told, func(x *StateMap) bool { return len(x.Diff(m)) == 0 })):
-			return m, nil
-		case err == nil:
-			told = append(told, m)
-		case ctx.Err() != nil:
-			return nil, err
+		case r.err == nil && (r.n < len(first) || slices.ContainsFunc(told, func(m *StateMap) bool { return len(m.Diff(r.value)) == 0 })):
+			return r.value, nil
+		case r.err == nil:
+			told = append(told, r.value)
 		default:
-			answers = answers && answered(err)
-			errs = append(errs, fmt.Errorf("%s: %w", server, err))
-			slog.DebugContext(ctx, "state not received", "event", p.ID, "from", server, "error", err)
+			answers = answers && answered(r.err)
+			errs = append(errs, fmt.Errorf("%s: %w", servers[r.n], r.err))
+			slog.DebugContext(ctx, "state not received", "event", p.ID, "from", servers[r.n], "error", r.err)
 		}
 	}
-	if len(told) == 1 && answers {
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case len(told) == 1 && answers:
 		return told[0], nil
 	}
 	return nil, fmt.Errorf("state after %s: %w: %w", name, errUnobtainable, errors.Join(errs...))
 }
 
-// makerAnd are the servers that know most of an event: the one that made it, and that which handed it on.
-func (e *Engine) makerAnd(origin id.Server, p *event.PDU) []id.Server {
-	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
-		return []id.Server{maker, origin}
+// makerAnd are the servers that know most of an event and are believed: the one that made it, and that
+// which handed it on. Of a server that is not in the room, as far as is known, nobody's word is taken: if
+// it has come meanwhile, others who are there tell of that.
+func (e *Engine) makerAnd(ctx context.Context, origin id.Server, p *event.PDU) ([]id.Server, error) {
+	believed, err := e.isIn(ctx, p.Room, origin)
+	if err != nil {
+		return nil, err
 	}
-	return []id.Server{origin}
+	var list []id.Server
+	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
+		in := believed
+		if !in {
+			if in, err = e.isIn(ctx, p.Room, maker); err != nil {
+				return nil, err
+			}
+		}
+		if in {
+			list = append(list, maker)
+		}
+	}
+	if believed {
+		list = append(list, origin)
+	}
+	return list, nil
 }
 
 // errNobodyKnows says that the servers which know most of an event have answered, but do not know
@@ -408,47 +449,42 @@ var errNobodyKnows = errors.New("no server knows the state")
 // tellsStateBefore asks for the state that p met: the server that made p knows that, even if it
 // never knew the one after an event before p.
 func (e *Engine) tellsStateBefore(ctx context.Context, origin id.Server, v *roomversion.Version, p *event.PDU) (*StateMap, error) {
+	servers, err := e.makerAnd(ctx, origin, p)
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
 	why := errNobodyKnows
-	for _, server := range e.makerAnd(origin, p) {
-		m, err := e.fetchStateBefore(ctx, server, v, p.Room, p.ID)
-		if err == nil || ctx.Err() != nil {
-			return m, err
+	if len(servers) == 0 {
+		why = errUnobtainable
+	}
+	for r := range inTurn(ctx, servers, tellTime, func(ctx context.Context, server id.Server) (*StateMap, error) {
+		return e.fetchStateBefore(ctx, server, v, p.Room, p.ID)
+	}) {
+		if r.err == nil {
+			return r.value, nil
 		}
-		if !answered(err) {
+		if !answered(r.err) {
 			why = errUnobtainable
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", server, err))
+		errs = append(errs, fmt.Errorf("%s: %w", servers[r.n], r.err))
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	return nil, fmt.Errorf("state before %s: %w: %w", p.ID, why, errors.Join(errs...))
 }
 
 // stateTellers are servers that may know the state after an event: some to be asked first, and
 // others in the room.
-func (e *Engine) stateTellers(ctx context.Context, room id.Room, first []id.Server) ([]id.Server, error) {
-	list := slices.Clone(first)
+func (e *Engine) stateTellers(ctx context.Context, room id.Room, first []id.Server) (list []id.Server, err error) {
 	h, ok, err := e.Head(ctx, room)
 	if err != nil || !ok {
-		return list, err
+		return first, err
 	}
 	err = e.store.View(ctx, func(tx *store.Tx) error {
-		in, err := tx.RoomServers.OfRoom(h.NID)
-		if err != nil {
-			return err
-		}
-		for _, nid := range in {
-			if len(list) == maxStateTellers {
-				break
-			}
-			name, err := tx.IDs.ServerName(nid)
-			if err != nil {
-				return err
-			}
-			if name != e.options.Server && !slices.Contains(list, name) {
-				list = append(list, name)
-			}
-		}
-		return nil
+		list, err = e.residents(tx, h.NID, first, maxStateTellers)
+		return err
 	})
 	return list, err
 }

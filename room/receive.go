@@ -360,10 +360,12 @@ func (e *Engine) unknown(ctx context.Context, names []id.Event, asOutliers bool)
 const outlierBatch = 500
 
 // storeOutliers keeps events beside the timeline: auth events, states of others. Each
-// is judged by its auth events, which must be here or among them.
-func (e *Engine) storeOutliers(ctx context.Context, v *roomversion.Version, room id.Room, list []*event.PDU) error {
+// is judged by its auth events, which must be here or among them. What is rejected is kept, so that
+// it is not asked for again, but not of a server that is not in the room: that could have us
+// keep whatever it makes up.
+func (e *Engine) storeOutliers(ctx context.Context, rejected bool, v *roomversion.Version, room id.Room, list []*event.PDU) error {
 	for batch := range slices.Chunk(inAuthOrder(list), outlierBatch) {
-		err := e.write(ctx, room, func(w *writing) error { return w.addOutliers(ctx, batch) })
+		err := e.write(ctx, room, func(w *writing) error { return w.addOutliers(ctx, batch, rejected) })
 		if err != nil {
 			return fmt.Errorf("keep outliers of %s: %w", room, err)
 		}
@@ -371,10 +373,10 @@ func (e *Engine) storeOutliers(ctx context.Context, v *roomversion.Version, room
 	return nil
 }
 
-func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
+func (w *writing) addOutliers(ctx context.Context, list []*event.PDU, rejected bool) error {
 	return w.settled(ctx, list, func(tx *store.Tx) error {
 		for _, p := range list {
-			if err := w.addOutlier(ctx, tx, p); err != nil && !errors.Is(err, errMissingAuth) {
+			if err := w.addOutlier(ctx, tx, p, rejected); err != nil && !errors.Is(err, errMissingAuth) {
 				return err
 			}
 		}
@@ -382,7 +384,7 @@ func (w *writing) addOutliers(ctx context.Context, list []*event.PDU) error {
 	})
 }
 
-func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) error {
+func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU, rejected bool) error {
 	known, ok, err := w.engine.eventOfAnyRoom(tx, p.ID)
 	if err != nil || ok && known.Room != w.head.NID {
 		return err // of versions 1 and 2: its server gave it the id of another event
@@ -399,7 +401,7 @@ func (w *writing) addOutlier(ctx context.Context, tx *store.Tx, p *event.PDU) er
 		return err
 	}
 	reason, err := w.denied(tx, p, auth, nil)
-	if err != nil {
+	if err != nil || reason != nil && !rejected {
 		return err
 	}
 	en, err := w.draft(ctx, tx, p, old)

@@ -26,17 +26,23 @@ import (
 type quiet struct {
 	*peer
 	silent map[id.Server]bool // nil: all are
+	gone   map[id.Server]bool // of these that is known
 }
 
 // quiet has the peer's server ask others that are silent.
-func (p *peer) quiet(silent map[id.Server]bool) {
+func (p *peer) quiet(silent map[id.Server]bool) { p.asks(quiet{peer: p, silent: silent}) }
+
+func (p *peer) asks(q quiet) {
 	p.e = room.New(p.s, room.Options{
-		Server: storetest.Server, KeyID: "ed25519:1", Key: p.key, Network: quiet{p, silent},
+		Server: storetest.Server, KeyID: "ed25519:1", Key: p.key, Network: q,
 		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil },
 	})
 }
 
 func (q quiet) hush(ctx context.Context, server id.Server) error {
+	if q.gone[server] {
+		return &remote.Error{Server: server, Err: remote.ErrDown}
+	}
 	if q.silent != nil && !q.silent[server] {
 		return nil
 	}
@@ -63,6 +69,13 @@ func (q quiet) GetEvent(ctx context.Context, from id.Server, e id.Event) (jsonte
 		return nil, err
 	}
 	return q.peer.GetEvent(ctx, from, e)
+}
+
+func (q quiet) GetRoomStateIDs(ctx context.Context, from id.Server, r id.Room, at id.Event) (state, chain []id.Event, err error) {
+	if err := q.hush(ctx, from); err != nil {
+		return nil, nil, err
+	}
+	return q.peer.GetRoomStateIDs(ctx, from, r, at)
 }
 
 func (q quiet) TimestampToEvent(ctx context.Context, from id.Server, r id.Room, ts int64, back bool) (id.Event, int64, error) {
@@ -442,5 +455,81 @@ func TestASlowJoinHoldsUpNobodyForLong(t *testing.T) {
 			return nil
 		})
 		g.join(guestBob)
+	})
+}
+
+// In an old room most servers are gone, and those that came first first.
+func TestHistoryIsHadWhereMostServersAreGone(t *testing.T) {
+	for what, spoke := range map[string]bool{"of whoever spoke lately": true, "of any": false} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, storetest.Open(t, nil), "11")
+				gone := map[id.Server]bool{elsewhere: true, "third.example": true}
+				for i := range 8 {
+					server := id.Server(fmt.Sprintf("s%d.example", i))
+					gone[server] = true
+					p.deliver(p.member(id.User("@bob:"+server), "join", p.newest()))
+				}
+				p.leaveGaps(1)
+				q := quiet{peer: p, gone: gone, silent: map[id.Server]bool{}}
+				if spoke {
+					p.deliver(p.build("@charlie:fourth.example", "m.room.message", nil, `{"msgtype":"m.text","body":"lately"}`, p.newest()))
+					q.gone, q.silent = nil, gone
+				}
+				p.asks(q)
+				_, err := p.e.ReadMessages(t.Context(), room.Reader{User: alice}, p.room, room.Page{Back: true, Limit: 100})
+				p.must(err)
+				if got := strings.Join(p.shown(), ", "); !strings.Contains(got, "hidden 0") {
+					t.Error(got)
+				}
+			})
+		})
+	}
+}
+
+// A server that made an event and then says nothing does not hold up what others say after it, who
+// know the state there as well.
+func TestAStateIsNotHeldUpBySilentServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t, storetest.Open(t, nil), "11")
+		p.deliver(p.member("@mallory:third.example", "join", p.newest()))
+		last := p.newest()
+		p.quiet(map[id.Server]bool{"third.example": true})
+		for i := range 3 {
+			hidden := p.say("hidden", last)
+			p.hides[hidden.ID] = true
+			trap := p.build("@mallory:third.example", "m.room.message", nil, `{"msgtype":"m.text","body":"trap"}`, hidden.ID)
+			said := p.say("honest", trap.ID)
+			start := time.Now()
+			p.deliver(said)
+			if took := time.Since(start); took > 10*time.Second {
+				t.Errorf("took %v", took)
+			}
+			if got := p.shown(); len(got) != 2*(i+1) || got[len(got)-1] != "honest" {
+				t.Errorf("shown is %v", got)
+			}
+			last = said.ID
+		}
+	})
+}
+
+// What a server refers to that is in no room here is not kept for it.
+func TestNothingIsKeptThatAStrangerMakesUp(t *testing.T) {
+	eachResolution(t, func(t *testing.T, p *peer) {
+		p.local("m.room.join_rules", `{"join_rule":"invite"}`)
+		p.learn()
+		at := p.newest()
+		const mallory = id.User("@mallory:evil.example")
+		join := p.member(mallory, "join", at)
+		said := p.citing(join, p.proto(mallory, "m.room.message", nil, `{"body":"let me in"}`, at))
+		p.e.Receive(t.Context(), mallory.Server(), p.room, []jsontext.Value{p.raw(said.ID)})
+		p.must(p.s.View(t.Context(), func(tx *store.Tx) error {
+			for _, made := range []*event.PDU{join, said} {
+				if _, known, err := tx.Events.Know(made.ID); err != nil || known {
+					t.Errorf("%s is kept, %v", made.Type, err)
+				}
+			}
+			return nil
+		}))
 	})
 }

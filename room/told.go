@@ -167,7 +167,7 @@ func (t *told) store(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := t.engine.storeOutliers(ctx, t.v, t.room, t.engine.verify(ctx, list, nil)); err != nil {
+		if err := t.engine.storeOutliers(ctx, true, t.v, t.room, t.engine.verify(ctx, list, nil)); err != nil {
 			return err
 		}
 	}
