@@ -18,7 +18,15 @@ type Event struct {
 	overlay *overlay // the state before it, where StateBefore names one
 }
 
-func (e *Event) weight() uint32 { return uint32(600 + 2*len(e.PDU.JSON)) }
+// weight is about what an event takes in memory. Events with one overlay all count it: whoever makes
+// it may have as much kept by making many.
+func (e *Event) weight() uint32 {
+	w := 600 + 2*len(e.PDU.JSON)
+	if e.overlay != nil {
+		w += 16*len(e.overlay.Changes) + 50*len(e.overlay.memberships)
+	}
+	return uint32(w)
+}
 
 // Events reads events in the order of nids, from memory where it has them, and keeps them
 // there. An event that is missing is an error: nids come from the store itself.
