@@ -107,7 +107,7 @@ func (k *Keys) attested(ctx context.Context, server id.Server, want map[id.Key]K
 	}
 	if !k.satisfies(doc, want) {
 		// If it does not answer, what is known is better than nothing.
-		if err := k.refresh(ctx, server, forNotary); err == nil {
+		if err := k.refresh(ctx, server, server, forNotary); err == nil {
 			if doc, err = k.document(ctx, server); err != nil {
 				return nil, err
 			}
