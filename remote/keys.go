@@ -32,7 +32,9 @@ type Keys struct {
 	own     keySet
 	sets    *otter.Cache[id.Server, keySet]
 	limits  *otter.Cache[fetched, *rate.Limiter]
-	fetches map[occasion]*places // at a time
+	named   *otter.Cache[id.Server, *rate.Limiter] // by who hands over events
+	fetches map[occasion]*places                   // at a time
+	queries map[bool]*places                       // of notaries at a time, by whether they are for events
 
 	mu       sync.Mutex
 	underWay map[id.Server]*fetching
@@ -78,6 +80,14 @@ const (
 	// Strangers can name servers that do not answer, as many as they like, and so can
 	// whoever hands over events. fetchesOfOne are for one list of events.
 	maxFetches, maxStrangeFetches, fetchesOfOne = 128, 32, 64
+	// Whoever hands over events may name servers without end, to have them connected to: of
+	// those that are not known here so many are asked for their keys at once, and then so many
+	// each second. Of the largest rooms, with some ten thousand servers, a notary knows most.
+	namedAtOnce, namedEach = 3000, 30
+	// maxNamed bounds them for one list of events.
+	maxNamed = 5000
+	// maxQueries bounds what notaries are asked at a time.
+	maxQueries = 32
 	// maxKeys bounds what is kept of a server that has ever new keys.
 	maxKeys = 500
 	// keysInMemory bounds the keys of all servers in memory, in bytes.
@@ -90,6 +100,8 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
 		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumWeight: keysInMemory, Weigher: weight}),
 		limits:  otter.Must(&otter.Options[fetched, *rate.Limiter]{MaximumSize: cachedServers}),
+		named:   otter.Must(&otter.Options[id.Server, *rate.Limiter]{MaximumSize: cachedServers}),
+		queries: map[bool]*places{false: newPlaces(maxQueries), true: newPlaces(maxQueries)},
 		fetches: map[occasion]*places{}, underWay: map[id.Server]*fetching{},
 	}
 	for _, known := range []bool{false, true} {
@@ -208,6 +220,11 @@ func (k *Keys) refresh(ctx context.Context, server, by id.Server, why purpose) e
 		if k.limit(server, false).Tokens() < 1 {
 			return errFetchedLately
 		}
+		if why == forEvents && len(sets[server]) == 0 {
+			if err := k.name(ctx, by, 1); err != nil {
+				return err
+			}
+		}
 		places := k.fetches[occasion{known: len(sets[server]) > 0, ours: why == forEvents}]
 		waits, cancel := context.WithTimeout(ctx, 2*keyTime)
 		defer cancel()
@@ -222,6 +239,15 @@ func (k *Keys) refresh(ctx context.Context, server, by id.Server, why purpose) e
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// name counts that a server hands over events of so many others that are not known here, and
+// waits where these are too many at once.
+func (k *Keys) name(ctx context.Context, by id.Server, servers int) error {
+	limiter, _ := k.named.ComputeIfAbsent(by, func() (*rate.Limiter, bool) {
+		return rate.NewLimiter(namedEach, namedAtOnce), false
+	})
+	return limiter.WaitN(ctx, servers)
 }
 
 // join is the fetch of a server's keys that is under way.

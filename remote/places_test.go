@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -84,6 +85,91 @@ func TestAFetchHasItsOwnTime(t *testing.T) {
 			t.Errorf("a fetch that waited for its place had %v", had)
 		}
 		synctest.Wait()
+	})
+}
+
+// When nobody waits for them, nothing is fetched.
+func TestNothingIsFetchedOnceTheTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
+		c := alone(t, func(ctx context.Context) (net.Conn, error) {
+			dials.Add(1)
+			return nil, io.EOF
+		})
+		defer c.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, err := range c.VerifyEvents(ctx, "evil.example", eventsBy(t, "s", 200)) {
+			if err == nil {
+				t.Error("verified")
+			}
+		}
+		if _, err := c.discover(ctx, "s.example"); err == nil {
+			t.Error("found")
+		}
+		time.Sleep(time.Minute)
+		if n := dials.Load(); n != 0 {
+			t.Errorf("%d connections were made", n)
+		}
+	})
+}
+
+// Whoever makes up servers cannot have as many of them connected to as it likes.
+func TestMadeUpServersAreAskedSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
+		c := alone(t, func(ctx context.Context) (net.Conn, error) {
+			dials.Add(1)
+			return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+		})
+		defer c.Close()
+		events := eventsBy(t, "s", maxNamed+1000)
+		done := make(chan []error)
+		go func() { done <- c.VerifyEvents(t.Context(), "evil.example", events) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n := dials.Load(); n > namedAtOnce+10*namedEach+1 {
+			t.Errorf("%d servers were connected to in ten seconds", n)
+		}
+		// Others that hand over events need not wait for that.
+		before := dials.Load()
+		start := time.Now()
+		c.VerifyEvents(t.Context(), "honest.example", eventsBy(t, "a", 10))
+		if dials.Load() < before+10 || time.Since(start) > time.Second {
+			t.Errorf("the keys of others' servers took %v", time.Since(start))
+		}
+		errs := <-done
+		if n := dials.Load() - 10; n != maxNamed {
+			t.Errorf("%d servers were connected to for one list of events", n)
+		}
+		for i, err := range errs {
+			if err == nil {
+				t.Errorf("event %d is verified", i)
+			}
+		}
+	})
+}
+
+// Nor do notaries have to look for all of them.
+func TestNotariesAreAskedSlowlyForMadeUpServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var queries atomic.Int32
+		c, end := hostile(t, func(rw http.ResponseWriter, _ *http.Request) {
+			queries.Add(1)
+			io.WriteString(rw, `{"server_keys":[]}`)
+		})
+		defer end()
+		c.options.KeyServers = []KeyServer{{Name: enemy}}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for _, err := range c.VerifyEvents(ctx, "evil.example", eventsBy(t, "s", maxNamed+1000)) {
+			if err == nil {
+				t.Error("verified")
+			}
+		}
+		if n := queries.Load(); n < namedAtOnce/batchSize || n > (namedAtOnce+10*namedEach)/batchSize {
+			t.Errorf("a notary was asked %d times in ten seconds", n)
+		}
 	})
 }
 

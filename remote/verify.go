@@ -86,9 +86,16 @@ func (k *Keys) verifyAll(ctx context.Context, by id.Server, checks []check, why 
 	todo = slices.DeleteFunc(todo, func(i int) bool {
 		return len(checks[i].keys) == 0 || checks[i].server == k.client.options.Server
 	})
+	if named := serversOf(checks, todo); len(named) > maxNamed {
+		beyond := map[id.Server]bool{}
+		for _, s := range named[maxNamed:] {
+			beyond[s] = true
+		}
+		todo = slices.DeleteFunc(todo, func(i int) bool { return beyond[checks[i].server] })
+	}
 	notariesFirst := len(k.client.options.KeyServers) > 0 && len(serversOf(checks, todo)) >= manyServers
 	if notariesFirst {
-		k.askNotaries(ctx, wanted(checks, todo, k.client.now()), why)
+		k.askNotaries(ctx, by, wanted(checks, todo, k.client.now()), why)
 		if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 			return errs
 		}
@@ -106,7 +113,7 @@ func (k *Keys) verifyAll(ctx context.Context, by id.Server, checks []check, why 
 			// What a server uses now, nobody knows better than it does.
 			return !errors.Is(errs[i], errNoKey) || errors.Is(failure, errFetchedLately) || checks[i].current && failure == nil
 		})
-		if k.askNotaries(ctx, wanted(checks, unknown, k.client.now()), why) {
+		if k.askNotaries(ctx, by, wanted(checks, unknown, k.client.now()), why) {
 			if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 				return errs
 			}
