@@ -19,7 +19,7 @@ import (
 // elsewhere is other servers, as far as events of theirs must be signed.
 type elsewhere struct{ room.Network }
 
-func (elsewhere) VerifyEvents(_ context.Context, events []*event.PDU) []error {
+func (elsewhere) VerifyEvents(_ context.Context, _ id.Server, events []*event.PDU) []error {
 	return make([]error, len(events))
 }
 

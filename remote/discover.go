@@ -44,10 +44,13 @@ func (c *Client) discover(ctx context.Context, server id.Server) (*destination, 
 	return d, nil
 }
 
-// shared runs fn once for all who ask for the same at the same time. It is not
-// cut short when one of them goes away, and bounds its time by itself.
+// shared runs fn once for all who ask for the same at the same time, unless whoever asks has
+// gone already. It is not cut short when one of them goes away, and bounds its time by itself.
 func shared[T any](ctx context.Context, c *Client, what string, fn func(context.Context) (T, error)) (T, error) {
 	var zero T
+	if err := ctx.Err(); err != nil {
+		return zero, err
+	}
 	done := c.flights.DoChan(what, func() (any, error) { return fn(context.WithoutCancel(ctx)) })
 	select {
 	case r := <-done:

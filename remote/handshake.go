@@ -71,7 +71,7 @@ const joinTime = slowTime + slowTime
 // joinAnswer reads the answer to a join; wrapped: as v1 has it, [200, {…}].
 func (s *stateReader) joinAnswer(wrapped bool, each func(room.StatePart, jsontext.Value) error) (a room.JoinAnswer, err error) {
 	if wrapped {
-		if err = errors.Join(s.expect('['), s.dec.SkipValue()); err != nil {
+		if err = errors.Join(s.expect('['), s.skip()); err != nil {
 			return a, err
 		}
 	}

@@ -235,6 +235,71 @@ func TestStateIsReadInConstantMemory(t *testing.T) {
 	}
 }
 
+// names writes members of an object, each with a name of its own.
+func names(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"%d":0,`, i)
+	}
+	return b.String() + `"last":0`
+}
+
+// What no endpoint has in its answer is no way to make this server remember any amount.
+func TestWhatIsSkippedTakesBoundedMemory(t *testing.T) {
+	for name, source := range map[string]*flood{
+		"an object with many names":       {head: `{"x":{` + names(200_000) + `,`, part: `"x":0`, parts: 1 << 20, tail: `}}`},
+		"objects in each other":           {head: `{"x":{`, part: `"` + strings.Repeat("x", 1000) + `":{"y":0`, parts: 5000},
+		"what stands for a status, in v1": {head: `[{` + names(200_000) + `,`, part: `"x":0`, parts: 1 << 20, tail: `},{}]`},
+	} {
+		counted := &counter{Reader: source}
+		s := newStateReader(counted)
+		_, err := s.joinAnswer(source.head[0] == '[', func(room.StatePart, jsontext.Value) error { return nil })
+		if e, ok := errors.AsType[*Error](s.failure("b.example", err)); !ok || e.Status != 200 || counted.n > 3*maxWireEvent {
+			t.Errorf("%s: %v after %d bytes", name, err, counted.n)
+		}
+	}
+	// A list is skipped as it is read where it matters.
+	s := newStateReader(&flood{head: `{"x":[`, part: `{"a":1}`, parts: 200_000, tail: `],"origin":"b.example"}`})
+	if a, err := s.joinAnswer(false, nil); s.failure("b.example", err) != nil || a.Origin != "b.example" {
+		t.Error(a, err)
+	}
+}
+
+// counter counts what is read.
+type counter struct {
+	io.Reader
+	n int
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
+// A decoder that looks for names that are there twice keeps those of the last object at each
+// depth, for as long as it lives.
+func TestEventsThatAreReadLeaveNothing(t *testing.T) {
+	many := names(30_000)
+	body := io.Reader(strings.NewReader(`{"state":[0`))
+	for depth := 100; depth > 0; depth-- {
+		body = io.MultiReader(body, strings.NewReader(`,`+strings.Repeat(`{"a":`, depth)+`{`), strings.NewReader(many), strings.NewReader(`}`+strings.Repeat(`}`, depth)))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s := newStateReader(io.MultiReader(body, strings.NewReader(`]}`)))
+	_, err := s.joinAnswer(false, func(room.StatePart, jsontext.Value) error { return nil })
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if err := s.failure("b.example", err); err != nil {
+		t.Fatal(err)
+	}
+	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 20<<20 {
+		t.Errorf("%d MiB are held after all is read", held>>20)
+	}
+}
+
 // TestIDsOfALargeRoom: the state of a room with 50,000 members, by ids, costs not much more than the ids.
 func TestIDsOfALargeRoom(t *testing.T) {
 	w := newWorld(t)
@@ -502,7 +567,7 @@ func FuzzJoinAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, wrapped bool) {
 		s := newStateReader(strings.NewReader(string(body)))
 		_, err := s.joinAnswer(wrapped, func(_ room.StatePart, raw jsontext.Value) error {
-			if !raw.IsValid() {
+			if !raw.IsValid(jsontext.AllowDuplicateNames(true)) {
 				return fmt.Errorf("%q is not valid", raw)
 			}
 			return nil

@@ -252,7 +252,7 @@ func calls(t *testing.T) map[string]func(context.Context, *Client) error {
 		"thumbnail": func(ctx context.Context, c *Client) error {
 			return file(c.MediaThumbnail(ctx, enemy, "m", Thumbnail{Width: 9, Height: 9}, 20*time.Second))
 		},
-		"server keys": func(ctx context.Context, c *Client) error { return c.Keys.refresh(ctx, enemy, forEvents) },
+		"server keys": func(ctx context.Context, c *Client) error { return c.Keys.refresh(ctx, enemy, enemy, forEvents) },
 	}
 	for name, m := range map[string]store.Membership{"make_join": store.Join, "make_leave": store.Leave, "make_knock": store.Knock} {
 		list[name] = func(ctx context.Context, c *Client) error {

@@ -11,11 +11,11 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/maypok86/otter/v2"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"hearth/matrix/id"
@@ -32,7 +32,12 @@ type Keys struct {
 	own     keySet
 	sets    *otter.Cache[id.Server, keySet]
 	limits  *otter.Cache[fetched, *rate.Limiter]
-	fetches map[occasion]*semaphore.Weighted // at a time
+	named   *otter.Cache[id.Server, *rate.Limiter] // by who hands over events
+	fetches map[occasion]*places                   // at a time
+	queries map[bool]*places                       // of notaries at a time, by whether they are for events
+
+	mu       sync.Mutex
+	underWay map[id.Server]*fetching
 
 	strangers strangers
 }
@@ -50,6 +55,12 @@ const (
 // that take connections and say nothing, which must keep out nobody who is known.
 type occasion struct{ known, ours bool }
 
+// fetching is one fetch of a server's keys, for all who want them meanwhile.
+type fetching struct {
+	done chan struct{}
+	err  error
+}
+
 // fetched is whose keys are fetched, and from where.
 type fetched struct {
 	server id.Server
@@ -66,8 +77,17 @@ const (
 	// no more often.
 	fetchEvery = 10 * time.Second
 	fetchBurst = 6
-	// Strangers can name servers that do not answer, as many as they like.
-	maxFetches, maxStrangeFetches = 64, 32
+	// Strangers can name servers that do not answer, as many as they like, and so can
+	// whoever hands over events. fetchesOfOne are for one list of events.
+	maxFetches, maxStrangeFetches, fetchesOfOne = 128, 32, 64
+	// Whoever hands over events may name servers without end, to have them connected to: of
+	// those that are not known here so many are asked for their keys at once, and then so many
+	// each second. Of the largest rooms, with some ten thousand servers, a notary knows most.
+	namedAtOnce, namedEach = 3000, 30
+	// maxNamed bounds them for one list of events.
+	maxNamed = 5000
+	// maxQueries bounds what notaries are asked at a time.
+	maxQueries = 32
 	// maxKeys bounds what is kept of a server that has ever new keys.
 	maxKeys = 500
 	// keysInMemory bounds the keys of all servers in memory, in bytes.
@@ -80,11 +100,13 @@ func newKeys(c *Client, s *store.Store) *Keys {
 		own:     keySet{c.options.KeyID: {public: publicOf(c.options.Key), validUntil: math.MaxInt64}},
 		sets:    otter.Must(&otter.Options[id.Server, keySet]{MaximumWeight: keysInMemory, Weigher: weight}),
 		limits:  otter.Must(&otter.Options[fetched, *rate.Limiter]{MaximumSize: cachedServers}),
-		fetches: map[occasion]*semaphore.Weighted{},
+		named:   otter.Must(&otter.Options[id.Server, *rate.Limiter]{MaximumSize: cachedServers}),
+		queries: map[bool]*places{false: newPlaces(maxQueries), true: newPlaces(maxQueries)},
+		fetches: map[occasion]*places{}, underWay: map[id.Server]*fetching{},
 	}
 	for _, known := range []bool{false, true} {
-		k.fetches[occasion{known, true}] = semaphore.NewWeighted(maxFetches)
-		k.fetches[occasion{known, false}] = semaphore.NewWeighted(maxStrangeFetches)
+		k.fetches[occasion{known, true}] = newPlaces(maxFetches)
+		k.fetches[occasion{known, false}] = newPlaces(maxStrangeFetches)
 	}
 	for keyID, further := range c.options.FurtherKeys {
 		k.own[keyID] = verifyKey{public: publicOf(further), validUntil: math.MaxInt64}
@@ -180,42 +202,98 @@ func readKeys(tx *store.Tx, server id.Server) (keySet, error) {
 
 var errFetchedLately = errors.New("the keys have been fetched too often lately")
 
-// refresh fetches the keys of a server from itself.
-func (k *Keys) refresh(ctx context.Context, server id.Server, why purpose) error {
+// refresh fetches the keys of a server from itself. by is who makes that necessary: for events,
+// the server that handed them over, else that which the keys are of.
+func (k *Keys) refresh(ctx context.Context, server, by id.Server, why purpose) error {
 	if !k.client.permits(server) {
 		return fmt.Errorf("this server does not federate with %s", server)
 	}
-	_, err := shared(ctx, k.client, "keys "+string(server), func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, k.fetchLimited(ctx, server, why)
-	})
-	return err
-}
-
-func (k *Keys) fetchLimited(ctx context.Context, server id.Server, why purpose) error {
-	if !k.mayFetch(server, false) {
-		return errFetchedLately
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*keyTime)
-	defer cancel()
 	sets, err := k.known(ctx, []id.Server{server}, why)
 	if err != nil {
 		return err
 	}
-	slots := k.fetches[occasion{known: len(sets[server]) > 0, ours: why == forEvents}]
-	if err := slots.Acquire(ctx, 1); err != nil {
-		return err
+	f := k.join(server)
+	if f == nil {
+		if why != forCaller && k.client.leftAlone(server, 0) {
+			return &Error{Server: server, Err: ErrDown}
+		}
+		if k.limit(server, false).Tokens() < 1 {
+			return errFetchedLately
+		}
+		if why == forEvents && len(sets[server]) == 0 {
+			if err := k.name(ctx, by, 1); err != nil {
+				return err
+			}
+		}
+		places := k.fetches[occasion{known: len(sets[server]) > 0, ours: why == forEvents}]
+		waits, cancel := context.WithTimeout(ctx, 2*keyTime)
+		defer cancel()
+		if err := places.take(waits, by); err != nil {
+			return err
+		}
+		f = k.begin(ctx, server, why, func() { places.give(by) })
 	}
-	defer slots.Release(1)
-	return k.fetch(ctx, server, why)
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// name counts that a server hands over events of so many others that are not known here, and
+// waits where these are too many at once.
+func (k *Keys) name(ctx context.Context, by id.Server, servers int) error {
+	limiter, _ := k.named.ComputeIfAbsent(by, func() (*rate.Limiter, bool) {
+		return rate.NewLimiter(namedEach, namedAtOnce), false
+	})
+	return limiter.WaitN(ctx, servers)
+}
+
+// join is the fetch of a server's keys that is under way.
+func (k *Keys) join(server id.Server) *fetching {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.underWay[server]
+}
+
+// begin fetches the keys of a server, unless somebody else has begun meanwhile, and calls done
+// when it needs its place no more. It is not cut short when nobody waits for it any more, and
+// has its own time, however long its place was waited for.
+func (k *Keys) begin(ctx context.Context, server id.Server, why purpose, done func()) *fetching {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if f := k.underWay[server]; f != nil {
+		done()
+		return f
+	}
+	f := &fetching{done: make(chan struct{})}
+	k.underWay[server] = f
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*keyTime)
+		defer cancel()
+		f.err = errFetchedLately
+		if k.mayFetch(server, false) {
+			f.err = k.fetch(ctx, server, why)
+		}
+		k.mu.Lock()
+		delete(k.underWay, server)
+		k.mu.Unlock()
+		close(f.done)
+		done()
+	}()
+	return f
 }
 
 // mayFetch counts that the keys of a server are fetched, from itself or from a
 // notary; false: that was done too often lately.
-func (k *Keys) mayFetch(server id.Server, notary bool) bool {
+func (k *Keys) mayFetch(server id.Server, notary bool) bool { return k.limit(server, notary).Allow() }
+
+func (k *Keys) limit(server id.Server, notary bool) *rate.Limiter {
 	limiter, _ := k.limits.ComputeIfAbsent(fetched{server, notary}, func() (*rate.Limiter, bool) {
 		return rate.NewLimiter(rate.Every(fetchEvery), fetchBurst), false
 	})
-	return limiter.Allow()
+	return limiter
 }
 
 // fetch asks a server for its own keys.

@@ -239,7 +239,7 @@ func TestVerifyEvents(t *testing.T) {
 		{"of a server that is not there", eventBy(t, "11", "c.example", "ed25519:1", key(3), now), errNoKey},
 	} {
 		// Together they must come out as one by one.
-		errs := b.VerifyEvents(t.Context(), []*event.PDU{eventBy(t, "11", "b.example", "ed25519:1", b.key, now), test.p})
+		errs := b.VerifyEvents(t.Context(), "from.example", []*event.PDU{eventBy(t, "11", "b.example", "ed25519:1", b.key, now), test.p})
 		if errs[0] != nil || !errors.Is(errs[1], test.want) || test.want == nil && errs[1] != nil {
 			t.Errorf("%s: %v", test.name, errs)
 		}
@@ -249,7 +249,7 @@ func TestVerifyEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if errs := b.VerifyEvents(t.Context(), []*event.PDU{unsigned}); !errors.Is(errs[0], signing.ErrMissing) {
+	if errs := b.VerifyEvents(t.Context(), "from.example", []*event.PDU{unsigned}); !errors.Is(errs[0], signing.ErrMissing) {
 		t.Error(errs)
 	}
 }
@@ -258,13 +258,13 @@ func TestKeysOutliveTheirServerAndARestart(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.peer("a.example"), w.peer("b.example")
 	p := eventBy(t, "11", "a.example", "ed25519:1", a.key, time.Now().UnixMilli())
-	if errs := b.VerifyEvents(t.Context(), []*event.PDU{p}); errs[0] != nil {
+	if errs := b.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); errs[0] != nil {
 		t.Fatal(errs)
 	}
 	delete(w.places, "a.example:8448")
 	again := New(b.Keys.store, b.options)
 	defer again.Close()
-	if errs := again.VerifyEvents(t.Context(), []*event.PDU{p}); errs[0] != nil {
+	if errs := again.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); errs[0] != nil {
 		t.Error(errs)
 	}
 }
@@ -333,14 +333,14 @@ func TestNotaryKnowsTheKeysOfServersThatAreGone(t *testing.T) {
 		}
 		p := eventBy(t, "11", "a.example", "ed25519:1", a.key, time.Now().UnixMilli())
 		b := w.client("b.example", func(o *Options) { o.KeyServers = []KeyServer{trusted} })
-		if errs := b.VerifyEvents(t.Context(), []*event.PDU{p}); errs[0] != nil {
+		if errs := b.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); errs[0] != nil {
 			t.Errorf("pinned %v: %v", pinned, errs)
 		}
 		// A notary with another key than the one that is trusted says nothing.
 		c := w.client("c.example", func(o *Options) {
 			o.KeyServers = []KeyServer{{Name: "notary.example", Keys: map[id.Key]ed25519.PublicKey{"ed25519:1": publicOf(key(7))}}}
 		})
-		if errs := c.VerifyEvents(t.Context(), []*event.PDU{p}); !errors.Is(errs[0], errNoKey) {
+		if errs := c.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); !errors.Is(errs[0], errNoKey) {
 			t.Errorf("pinned %v: %v", pinned, errs)
 		}
 	}
@@ -358,7 +358,7 @@ func TestNotaryIsAskedFirstForMany(t *testing.T) {
 		peers = append(peers, a)
 		events = append(events, eventBy(t, "11", name, "ed25519:1", a.key, time.Now().UnixMilli()))
 	}
-	for i, err := range b.VerifyEvents(t.Context(), events) {
+	for i, err := range b.VerifyEvents(t.Context(), "from.example", events) {
 		if err != nil {
 			t.Errorf("%d: %v", i, err)
 		}
@@ -424,7 +424,7 @@ func TestNotaryWithOldKeysIsNotTheLastWord(t *testing.T) {
 	}
 	_, asked := w.stale(old...)
 	b := w.client("b.example", func(o *Options) { o.KeyServers = []KeyServer{{Name: "notary.example"}} })
-	for i, err := range b.VerifyEvents(t.Context(), events) {
+	for i, err := range b.VerifyEvents(t.Context(), "from.example", events) {
 		if err != nil {
 			t.Errorf("%d: %v", i, err)
 		}
@@ -442,7 +442,7 @@ func TestNotaryKnowsKeysThatAreNoLongerPublished(t *testing.T) {
 	before := document(t, "a.example", map[id.Key]ed25519.PrivateKey{"ed25519:before": key(4)}, nil, now-3_600_000, "ed25519:before")
 	_, asked := w.stale(before)
 	b := w.client("b.example", func(o *Options) { o.KeyServers = []KeyServer{{Name: "notary.example"}} })
-	if errs := b.VerifyEvents(t.Context(), []*event.PDU{eventBy(t, "11", "a.example", "ed25519:before", key(4), now-7_200_000)}); errs[0] != nil {
+	if errs := b.VerifyEvents(t.Context(), "from.example", []*event.PDU{eventBy(t, "11", "a.example", "ed25519:before", key(4), now-7_200_000)}); errs[0] != nil {
 		t.Error(errs)
 	}
 	// For others it is the newest that is told.
@@ -454,7 +454,7 @@ func TestNotaryKnowsKeysThatAreNoLongerPublished(t *testing.T) {
 	}
 	// Bad signatures do not make us ask again and again.
 	for range 50 {
-		b.VerifyEvents(t.Context(), []*event.PDU{eventBy(t, "11", "a.example", "ed25519:none", key(4), now)})
+		b.VerifyEvents(t.Context(), "from.example", []*event.PDU{eventBy(t, "11", "a.example", "ed25519:none", key(4), now)})
 	}
 	if len(*asked) > 10 {
 		t.Errorf("the notary was asked %d times", len(*asked))
@@ -573,7 +573,7 @@ func BenchmarkVerifyEvents(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, err := range c.VerifyEvents(b.Context(), events) {
+		for _, err := range c.VerifyEvents(b.Context(), "from.example", events) {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -107,7 +107,7 @@ func (k *Keys) attested(ctx context.Context, server id.Server, want map[id.Key]K
 	}
 	if !k.satisfies(doc, want) {
 		// If it does not answer, what is known is better than nothing.
-		if err := k.refresh(ctx, server, forNotary); err == nil {
+		if err := k.refresh(ctx, server, server, forNotary); err == nil {
 			if doc, err = k.document(ctx, server); err != nil {
 				return nil, err
 			}
@@ -161,7 +161,7 @@ func (k *Keys) satisfies(doc []byte, want map[id.Key]KeyCriteria) bool {
 // askNotaries asks the key servers, one after the other, for those keys that none of the
 // former knew, and says whether any came. Nobody is asked for the keys of a key server,
 // nor too often for those of one server.
-func (k *Keys) askNotaries(ctx context.Context, query KeyQuery, why purpose) (some bool) {
+func (k *Keys) askNotaries(ctx context.Context, by id.Server, query KeyQuery, why purpose) (some bool) {
 	notaries := k.client.options.KeyServers
 	if len(notaries) == 0 {
 		return false
@@ -176,7 +176,7 @@ func (k *Keys) askNotaries(ctx context.Context, query KeyQuery, why purpose) (so
 		if len(query) == 0 {
 			break
 		}
-		answered, err := k.askNotary(ctx, notary, query, why)
+		answered, err := k.askNotary(ctx, by, notary, query, why)
 		if err != nil {
 			slog.DebugContext(ctx, "a key server does not answer", "server", notary.Name, "error", err)
 		}
@@ -189,7 +189,7 @@ func (k *Keys) askNotaries(ctx context.Context, query KeyQuery, why purpose) (so
 }
 
 // askNotary asks a key server, and lists of whom it knew keys.
-func (k *Keys) askNotary(ctx context.Context, notary KeyServer, query KeyQuery, why purpose) (answered []id.Server, err error) {
+func (k *Keys) askNotary(ctx context.Context, by id.Server, notary KeyServer, query KeyQuery, why purpose) (answered []id.Server, err error) {
 	for batch := range slices.Chunk(slices.Sorted(maps.Keys(query)), batchSize) {
 		part := KeyQuery{}
 		for _, s := range batch {
@@ -199,16 +199,33 @@ func (k *Keys) askNotary(ctx context.Context, notary KeyServer, query KeyQuery, 
 		if err != nil {
 			return answered, err
 		}
+		if why == forEvents {
+			if err := k.name(ctx, by, len(part)); err != nil {
+				return answered, err
+			}
+		}
 		var answer keyAnswer
-		err = k.client.ask(ctx, notary.Name, request{
-			method: http.MethodPost, path: "/_matrix/key/v2/query", body: body, limit: maxEvents, within: 2 * keyTime, open: true,
-		}, &answer)
+		err = k.query(ctx, by, why, func() error {
+			return k.client.ask(ctx, notary.Name, request{
+				method: http.MethodPost, path: "/_matrix/key/v2/query", body: body, limit: maxEvents, within: 2 * keyTime, open: true,
+			}, &answer)
+		})
 		if err != nil {
 			return answered, err
 		}
 		answered = append(answered, k.takeAttested(ctx, notary, part, answer.Documents, why)...)
 	}
 	return answered, nil
+}
+
+// query asks a notary something when there is a place for it.
+func (k *Keys) query(ctx context.Context, by id.Server, why purpose, ask func() error) error {
+	places := k.queries[why == forEvents]
+	if err := places.take(ctx, by); err != nil {
+		return err
+	}
+	defer places.give(by)
+	return ask()
 }
 
 // takeAttested keeps those documents of an answer that were asked for and are

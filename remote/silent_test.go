@@ -14,13 +14,18 @@ import (
 
 // alone makes a client whose connections are made by a function, to be run under a fake clock.
 func alone(t *testing.T, dial func(context.Context) (net.Conn, error)) *Client {
+	return aloneWith(t, func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) })
+}
+
+// aloneWith is alone for a function that is told the address.
+func aloneWith(t *testing.T, dial func(context.Context, string) (net.Conn, error)) *Client {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return New(storetest.Open(t, nil), Options{Server: "a.example", KeyID: "ed25519:1", Key: key,
-		Dial:      func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Dial:      func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
 		LookupSRV: func(context.Context, string, string, string) (string, []*net.SRV, error) { return "", nil, nil }})
 }
 

@@ -22,12 +22,13 @@ const (
 	maxWireEvent = 8 * event.MaxSize
 	// maxServersInRoom bounds a list of servers.
 	maxServersInRoom = 200_000
-	// maxMembers bounds the keys of an answer, all of which the decoder remembers.
+	// maxMembers bounds the keys of an answer, of which no endpoint has many.
 	maxMembers = 100
 )
 
 // stateReader reads an answer with many events or their ids one at a time, in
-// memory for little more than the largest of them.
+// memory for little more than the largest of them. Whether a value in it has a key twice
+// is for those to say who are given it, as event.Parse does.
 type stateReader struct {
 	dec  *jsontext.Decoder
 	mine error // of the function that is given the events
@@ -35,7 +36,9 @@ type stateReader struct {
 
 func newStateReader(body io.Reader) *stateReader {
 	s := &stateReader{}
-	s.dec = jsontext.NewDecoder(&valueLimit{body: body, reader: s})
+	// To find names that are there twice, the decoder would keep all names of each object
+	// that it is in, and of the last one that it saw at each depth.
+	s.dec = jsontext.NewDecoder(&valueLimit{body: body, reader: s}, jsontext.AllowDuplicateNames(true))
 	return s
 }
 
@@ -57,29 +60,43 @@ func (l *valueLimit) Read(p []byte) (int, error) {
 
 var errShape = errors.New("the answer is not of the expected shape")
 
-// read reads an object; the functions read the values of the keys that matter.
+// read reads an object; the functions read the values of the keys that matter, none of
+// which may be there twice.
 func (s *stateReader) read(members map[string]func() error) error {
 	if err := s.expect('{'); err != nil {
 		return err
 	}
+	seen := map[string]bool{}
 	for n := 0; s.dec.PeekKind() == '"'; n++ {
 		if n == maxMembers {
 			return errShape
 		}
-		name, err := s.dec.ReadToken()
+		token, err := s.dec.ReadToken()
 		if err != nil {
 			return err
 		}
-		if read := members[name.String()]; read != nil {
-			err = read()
-		} else {
-			err = s.dec.SkipValue()
+		read, name := s.skip, token.String()
+		if known := members[name]; known != nil {
+			if seen[name] {
+				return fmt.Errorf("%w: %s is there twice", errShape, name)
+			}
+			seen[name], read = true, known
 		}
-		if err != nil {
+		if err := read(); err != nil {
 			return err
 		}
 	}
 	return s.expect('}')
+}
+
+// skip reads a value that does not matter: whatever it has, it takes no more memory than one
+// that does.
+func (s *stateReader) skip() error {
+	if s.dec.PeekKind() == '[' {
+		return s.array(func(jsontext.Value) error { return nil })
+	}
+	_, err := s.dec.ReadValue()
+	return err
 }
 
 // expect reads one token, which must be of a kind.
@@ -95,7 +112,7 @@ func (s *stateReader) expect(kind jsontext.Kind) error {
 // be kept without copying.
 func (s *stateReader) array(each func(jsontext.Value) error) error {
 	if s.dec.PeekKind() == 'n' { // null, as servers write an empty list by mistake
-		return s.dec.SkipValue()
+		return s.expect('n')
 	}
 	if err := s.expect('['); err != nil {
 		return err

@@ -59,7 +59,7 @@ func TestStrangersKeysAreNotWritten(t *testing.T) {
 
 	// What an event was signed with is kept, however its keys came.
 	p := eventBy(t, "11", "a.example", "ed25519:1", a.key, time.Now().UnixMilli())
-	if errs := n.VerifyEvents(t.Context(), []*event.PDU{p}); errs[0] != nil {
+	if errs := n.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); errs[0] != nil {
 		t.Fatal(errs)
 	}
 	if !n.inStore(t, "a.example") || len(a.asked) != 1 {
@@ -68,7 +68,7 @@ func TestStrangersKeysAreNotWritten(t *testing.T) {
 	delete(w.places, "a.example:8448")
 	again := New(n.Keys.store, n.options)
 	defer again.Close()
-	if errs := again.VerifyEvents(t.Context(), []*event.PDU{p}); errs[0] != nil {
+	if errs := again.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); errs[0] != nil {
 		t.Error(errs)
 	}
 

@@ -64,13 +64,13 @@ func (c *check) run(set keySet) error {
 
 // verifyAll runs checks with the keys that are known, and those that fail once
 // more with keys fetched anew: a server may have made itself other keys. The
-// error of each is nil if it is good.
+// error of each is nil if it is good. by is who makes them necessary, see refresh.
 //
 // Servers are asked for their own keys, and notaries for those that are still
 // wanted then: of servers that are gone, or do not publish them any more. Where
 // many servers are to be asked, notaries come first: that is one request instead
 // of one for each.
-func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []error {
+func (k *Keys) verifyAll(ctx context.Context, by id.Server, checks []check, why purpose) []error {
 	errs := make([]error, len(checks))
 	todo := make([]int, len(checks))
 	for i := range checks {
@@ -86,9 +86,16 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 	todo = slices.DeleteFunc(todo, func(i int) bool {
 		return len(checks[i].keys) == 0 || checks[i].server == k.client.options.Server
 	})
+	if named := serversOf(checks, todo); len(named) > maxNamed {
+		beyond := map[id.Server]bool{}
+		for _, s := range named[maxNamed:] {
+			beyond[s] = true
+		}
+		todo = slices.DeleteFunc(todo, func(i int) bool { return beyond[checks[i].server] })
+	}
 	notariesFirst := len(k.client.options.KeyServers) > 0 && len(serversOf(checks, todo)) >= manyServers
 	if notariesFirst {
-		k.askNotaries(ctx, wanted(checks, todo, k.client.now()), why)
+		k.askNotaries(ctx, by, wanted(checks, todo, k.client.now()), why)
 		if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 			return errs
 		}
@@ -96,7 +103,7 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 	if len(todo) == 0 {
 		return errs
 	}
-	failures := k.refreshAll(ctx, serversOf(checks, todo), why)
+	failures := k.refreshAll(ctx, by, serversOf(checks, todo), why)
 	if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 		return errs
 	}
@@ -106,7 +113,7 @@ func (k *Keys) verifyAll(ctx context.Context, checks []check, why purpose) []err
 			// What a server uses now, nobody knows better than it does.
 			return !errors.Is(errs[i], errNoKey) || errors.Is(failure, errFetchedLately) || checks[i].current && failure == nil
 		})
-		if k.askNotaries(ctx, wanted(checks, unknown, k.client.now()), why) {
+		if k.askNotaries(ctx, by, wanted(checks, unknown, k.client.now()), why) {
 			if todo, err = k.runKnown(ctx, checks, todo, errs, why); err != nil {
 				return errs
 			}
@@ -205,14 +212,17 @@ func runAll(checks []check, which []int, sets map[id.Server]keySet, errs []error
 }
 
 // refreshAll fetches the keys of servers side by side.
-func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, why purpose) map[id.Server]error {
+func (k *Keys) refreshAll(ctx context.Context, by id.Server, servers []id.Server, why purpose) map[id.Server]error {
 	failures := map[id.Server]error{}
 	var mu sync.Mutex
 	var group errgroup.Group
-	group.SetLimit(maxFetches)
+	group.SetLimit(fetchesOfOne)
 	for _, s := range servers {
+		if ctx.Err() != nil {
+			break
+		}
 		group.Go(func() error {
-			if err := k.refresh(ctx, s, why); err != nil {
+			if err := k.refresh(ctx, s, by, why); err != nil {
 				mu.Lock()
 				failures[s] = err
 				mu.Unlock()
@@ -225,7 +235,7 @@ func (k *Keys) refreshAll(ctx context.Context, servers []id.Server, why purpose)
 }
 
 // VerifyEvents checks the signatures of events. See room.Network.
-func (c *Client) VerifyEvents(ctx context.Context, events []*event.PDU) []error {
+func (c *Client) VerifyEvents(ctx context.Context, from id.Server, events []*event.PDU) []error {
 	var checks []check
 	first := make([]int, len(events)+1) // where each event's checks begin
 	for i, p := range events {
@@ -237,7 +247,7 @@ func (c *Client) VerifyEvents(ctx context.Context, events []*event.PDU) []error 
 		}
 		first[i+1] = len(checks)
 	}
-	results := c.Keys.verifyAll(ctx, checks, forEvents)
+	results := c.Keys.verifyAll(ctx, from, checks, forEvents)
 	errs := make([]error, len(events))
 	for i := range events {
 		errs[i] = errors.Join(results[first[i]:first[i+1]]...)
@@ -264,5 +274,5 @@ func (c *Client) VerifyJSON(ctx context.Context, server id.Server, object []byte
 			return signing.Check(signatures, server, keyID, public, msg)
 		},
 	}
-	return c.Keys.verifyAll(ctx, []check{one}, forEvents)[0]
+	return c.Keys.verifyAll(ctx, server, []check{one}, forEvents)[0]
 }

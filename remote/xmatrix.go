@@ -62,7 +62,7 @@ func (c *Client) AuthenticateRequest(ctx context.Context, r *http.Request, body 
 		}
 		return nil
 	}
-	if err := c.Keys.verifyAll(ctx, []check{one}, forCaller)[0]; err != nil {
+	if err := c.Keys.verifyAll(ctx, origin, []check{one}, forCaller)[0]; err != nil {
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("authenticate %s: %w", origin, context.Cause(ctx))
 		}

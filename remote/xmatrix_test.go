@@ -181,7 +181,7 @@ func TestStrangersKeepOutNobody(t *testing.T) {
 	get := func(origin id.Server) signed {
 		return signed{method: "GET", uri: "/x", origin: origin, destination: "b.example"}
 	}
-	if err := b.Keys.refresh(t.Context(), "a.example", forEvents); err != nil {
+	if err := b.Keys.refresh(t.Context(), "a.example", "a.example", forEvents); err != nil {
 		t.Fatal(err)
 	}
 	strange, stop := context.WithCancel(t.Context())

@@ -145,7 +145,7 @@ func (e *Engine) backfillEach(ctx context.Context, server id.Server, b backfilli
 				slog.DebugContext(ctx, "event not received", "event", names[i], "from", server, "error", err)
 				continue
 			}
-			list := e.verifyOlder(ctx, b.v, b.room, []jsontext.Value{raw})
+			list := e.verifyOlder(ctx, server, b.v, b.room, []jsontext.Value{raw})
 			if len(list) == 0 || list[0].ID != names[i] {
 				continue
 			}
@@ -176,7 +176,7 @@ func (e *Engine) listOlder(ctx context.Context, server id.Server, b backfilling,
 	if err != nil {
 		return nil, err
 	}
-	return e.verifyOlder(ctx, b.v, b.room, raws), nil
+	return e.verifyOlder(ctx, server, b.v, b.room, raws), nil
 }
 
 // getOlder asks a server for one event.
@@ -202,14 +202,14 @@ func (e *Engine) placeOlder(ctx context.Context, server id.Server, b backfilling
 }
 
 // verifyOlder leaves out what is no event of the room or not signed.
-func (e *Engine) verifyOlder(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value) []*event.PDU {
+func (e *Engine) verifyOlder(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, raws []jsontext.Value) []*event.PDU {
 	var list []*event.PDU
 	for _, raw := range raws[:min(len(raws), 2*maxBackfill)] {
 		if p, err := event.Parse(v, raw); err == nil && p.Room == room {
 			list = append(list, p)
 		}
 	}
-	return e.verify(ctx, list, nil)
+	return e.verify(ctx, from, list, nil)
 }
 
 // connected are the events that lead back from those missing, newest first.

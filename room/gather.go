@@ -57,7 +57,7 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 	if err != nil {
 		slog.DebugContext(ctx, "auth chain not received", "event", p.ID, "from", origin, "error", err)
 	}
-	if err := e.storeOutliers(ctx, true, v, p.Room, e.check(ctx, v, p.Room, raws, nil)); err != nil {
+	if err := e.storeOutliers(ctx, true, v, p.Room, e.check(ctx, origin, v, p.Room, raws, nil)); err != nil {
 		return err
 	}
 	if missing, err = e.unknown(ctx, missing, true); err != nil || len(missing) == 0 {
@@ -143,7 +143,7 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 			}
 			continue
 		}
-		for _, p := range e.check(ctx, v, room, []jsontext.Value{raw}, nil) {
+		for _, p := range e.check(ctx, from, v, room, []jsontext.Value{raw}, nil) {
 			if p.ID != name {
 				trouble = fmt.Errorf("event %s from %s, which answered with %s: %w", name, from, p.ID, errUnobtainable)
 				continue
@@ -194,7 +194,7 @@ func (e *Engine) gatherBefore(ctx context.Context, origin id.Server, v *roomvers
 		return pushed, fmt.Errorf("events before %s: %w: %w", p.ID, errUnobtainable, err)
 	}
 	raws = raws[:min(len(raws), 2*maxGathered)]
-	between := e.check(ctx, v, p.Room, raws, nil)
+	between := e.check(ctx, origin, v, p.Room, raws, nil)
 	how := listed
 	if len(between) < len(raws) || len(raws) == 0 {
 		how = named // what is missing may be what was told, and is no event; or nothing is told
@@ -252,7 +252,7 @@ func (e *Engine) gatherNamed(ctx context.Context, origin id.Server, v *roomversi
 			slog.DebugContext(ctx, "event not received", "event", names[i], "from", origin, "error", err)
 			return missing, nil
 		}
-		list := e.check(ctx, v, room, []jsontext.Value{raw}, nil)
+		list := e.check(ctx, origin, v, room, []jsontext.Value{raw}, nil)
 		if len(list) == 0 || list[0].ID != names[i] || !list[0].CheckContentHash() { // the last: it came in redacted form
 			return missing, nil
 		}
@@ -539,7 +539,7 @@ func (e *Engine) fetchStateAt(ctx context.Context, from id.Server, v *roomversio
 
 // fetchState fetches a whole state with its auth chain.
 func (e *Engine) fetchState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, at id.Event) (err error) {
-	t, err := e.receiveTold(v, room)
+	t, err := e.receiveTold(from, v, room)
 	if err != nil {
 		return err
 	}

@@ -146,7 +146,7 @@ func (e *Engine) takeIn(ctx context.Context, in HandIn, m store.Membership) (*Ev
 		return nil, err
 	}
 	checked := map[id.Event]error{}
-	list := e.verify(ctx, []*event.PDU{p}, checked)
+	list := e.verify(ctx, in.Origin, []*event.PDU{p}, checked)
 	if len(list) == 0 {
 		return nil, errcode.InvalidParam("the event is not signed as it must be: %s", checked[p.ID])
 	}

@@ -51,7 +51,7 @@ func (e *Engine) ReceiveInvite(ctx context.Context, in Invitation) (jsontext.Val
 	if err := e.checkInvite(ctx, in, p); err != nil {
 		return nil, err
 	}
-	state, err := e.checkOutsideState(ctx, v, in.Room, in.State)
+	state, err := e.checkOutsideState(ctx, in.Origin, v, in.Room, in.State)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (e *Engine) checkInvite(ctx context.Context, in Invitation, p *event.PDU) e
 	if !p.CheckContentHash() {
 		return errcode.InvalidParam("the event's content is not what its hash says")
 	}
-	if err := e.options.Network.VerifyEvents(ctx, []*event.PDU{p})[0]; err != nil {
+	if err := e.options.Network.VerifyEvents(ctx, in.Origin, []*event.PDU{p})[0]; err != nil {
 		return errcode.InvalidParam("the event is not signed as it must be: %s", err)
 	}
 	return e.mayBeInvited(ctx, user)
@@ -120,7 +120,7 @@ func (e *Engine) mayBeInvited(ctx context.Context, user id.User) error {
 // whole and prove itself.
 // spec: server-server-api#inviting-to-a-room
 // msc: 4311
-func (e *Engine) checkOutsideState(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value) ([]jsontext.Value, error) {
+func (e *Engine) checkOutsideState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, raws []jsontext.Value) ([]jsontext.Value, error) {
 	size := 0
 	for _, raw := range raws {
 		size += len(raw)
@@ -135,7 +135,7 @@ func (e *Engine) checkOutsideState(ctx context.Context, v *roomversion.Version, 
 	if !v.RoomIDIsCreateEventID {
 		return stripped, nil
 	}
-	for i, err := range e.options.Network.VerifyEvents(ctx, whole) {
+	for i, err := range e.options.Network.VerifyEvents(ctx, from, whole) {
 		if err != nil {
 			return nil, errcode.InvalidParam("the room's state has event %s, which is not signed as it must be: %s", whole[i].ID, err)
 		}
@@ -371,7 +371,7 @@ func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.R
 		return p.ID, refused
 	}
 	checked := map[id.Event]error{}
-	list := e.verify(ctx, []*event.PDU{p}, checked)
+	list := e.verify(ctx, origin, []*event.PDU{p}, checked)
 	if len(list) == 0 {
 		return p.ID, checked[p.ID]
 	}

@@ -278,7 +278,7 @@ func (e *Engine) joinVia(ctx context.Context, server id.Server, v *roomversion.V
 // letIn sends a join to a server in the room, and makes the room known with the state that
 // the server tells; nil: the join is in the room already, as nothing was missed.
 func (e *Engine) letIn(ctx context.Context, server id.Server, v *roomversion.Version, join *event.PDU) (_ *event.PDU, _ *StateMap, answer JoinAnswer, err error) {
-	t, err := e.receiveTold(v, join.Room)
+	t, err := e.receiveTold(server, v, join.Room)
 	if err != nil {
 		return nil, nil, answer, err
 	}
@@ -288,7 +288,7 @@ func (e *Engine) letIn(ctx context.Context, server id.Server, v *roomversion.Ver
 	if answer, err = e.options.Network.SendJoin(ctx, server, join, true, t.add); err != nil {
 		return nil, nil, answer, err
 	}
-	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
+	if join, err = e.countersigned(ctx, server, v, join, answer.Event); err != nil {
 		return nil, nil, answer, err
 	}
 	if went, err := e.goOn(ctx, server, v, join); err != nil || went {
@@ -328,7 +328,7 @@ func (e *Engine) goOn(ctx context.Context, server id.Server, v *roomversion.Vers
 
 // countersigned is our join as the other server returned it, if that server signed it
 // too; restricted rooms ask for it. It must be the same event.
-func (e *Engine) countersigned(ctx context.Context, v *roomversion.Version, join *event.PDU, returned jsontext.Value) (*event.PDU, error) {
+func (e *Engine) countersigned(ctx context.Context, from id.Server, v *roomversion.Version, join *event.PDU, returned jsontext.Value) (*event.PDU, error) {
 	if returned == nil {
 		return join, nil
 	}
@@ -336,7 +336,7 @@ func (e *Engine) countersigned(ctx context.Context, v *roomversion.Version, join
 	if err != nil || p.ID != join.ID {
 		return nil, errcode.New(502, "M_UNKNOWN", "the other server returned another event than our join")
 	}
-	if errs := e.options.Network.VerifyEvents(ctx, []*event.PDU{p}); errs[0] != nil || !p.CheckContentHash() {
+	if errs := e.options.Network.VerifyEvents(ctx, from, []*event.PDU{p}); errs[0] != nil || !p.CheckContentHash() {
 		return join, nil
 	}
 	return p, nil
@@ -345,7 +345,7 @@ func (e *Engine) countersigned(ctx context.Context, v *roomversion.Version, join
 // adopt makes a room known that nobody here was in so far, with the events that
 // another server told of it, as outliers.
 func (e *Engine) adopt(ctx context.Context, v *roomversion.Version, room id.Room, told *told) error {
-	if told.create == nil || len(e.verify(ctx, []*event.PDU{told.create}, nil)) == 0 {
+	if told.create == nil || len(e.verify(ctx, told.from, []*event.PDU{told.create}, nil)) == 0 {
 		return errcode.New(502, "M_UNKNOWN", "the other server told a state without a valid create event")
 	}
 	if version := told.create.ContentString("room_version"); version != v.ID && !(version == "" && v.ID == "1") {
@@ -569,7 +569,7 @@ func (e *Engine) joinThrough(ctx context.Context, server id.Server, v *roomversi
 	if err != nil {
 		return err
 	}
-	if join, err = e.countersigned(ctx, v, join, answer.Event); err != nil {
+	if join, err = e.countersigned(ctx, server, v, join, answer.Event); err != nil {
 		return err
 	}
 	return e.receiveOne(ctx, server, v, join, pushed)

@@ -18,9 +18,10 @@ import (
 type Network interface {
 	// VerifyEvents checks that each event is signed by all servers that must have
 	// signed it, with keys that were valid then; nil where it is. Keys are fetched
-	// where they are not known.
+	// where they are not known: for as many servers as whoever handed over the events, from,
+	// likes to name, so that what it makes necessary holds up nobody else.
 	// spec: server-server-api#validating-hashes-and-signatures-on-received-events
-	VerifyEvents(ctx context.Context, events []*event.PDU) []error
+	VerifyEvents(ctx context.Context, from id.Server, events []*event.PDU) []error
 
 	// GetMissingEvents asks for events between earliest and latest.
 	GetMissingEvents(ctx context.Context, from id.Server, room id.Room, q MissingEvents) ([]jsontext.Value, error)

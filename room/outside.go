@@ -225,7 +225,7 @@ func (e *Engine) inviteRemote(ctx context.Context, c Change) error {
 	if err != nil || signed.ID != draft.ID || !signed.CheckContentHash() {
 		return errcode.New(502, "M_UNKNOWN", "%s returned another event than our invite", c.Target.Server())
 	}
-	if err := e.options.Network.VerifyEvents(ctx, []*event.PDU{signed})[0]; err != nil {
+	if err := e.options.Network.VerifyEvents(ctx, c.Target.Server(), []*event.PDU{signed})[0]; err != nil {
 		return errcode.New(502, "M_UNKNOWN", "%s returned our invite with signatures that are not valid: %s", c.Target.Server(), err)
 	}
 	if policy != nil && !policy.recommends(signed) {

@@ -54,7 +54,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.Server, room id.Room, ra
 		}
 		return results
 	}
-	checked := e.check(ctx, v, room, raws, results)
+	checked := e.check(ctx, origin, v, room, raws, results)
 	e.receiveAll(ctx, origin, v, checked, pushed, func(p *event.PDU, err error) {
 		if err != nil {
 			slog.DebugContext(ctx, "event refused", "event", p.ID, "room", room, "origin", origin, "error", err)
@@ -132,8 +132,9 @@ func (e *Engine) resident(ctx context.Context, room id.Room) (*roomversion.Versi
 // check is the one place where events of others are checked by themselves: their
 // form, size, room, signatures and content hash. One whose hash does not fit goes on
 // in redacted form. What fails is left out; results tells why, where there is an id.
+// from is the server that handed them over.
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu 1
-func (e *Engine) check(ctx context.Context, v *roomversion.Version, room id.Room, raws []jsontext.Value, results map[id.Event]error) []*event.PDU {
+func (e *Engine) check(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, raws []jsontext.Value, results map[id.Event]error) []*event.PDU {
 	list := make([]*event.PDU, 0, len(raws))
 	for _, raw := range raws {
 		p, err := event.Parse(v, raw)
@@ -152,14 +153,14 @@ func (e *Engine) check(ctx context.Context, v *roomversion.Version, room id.Room
 			slog.DebugContext(ctx, "malformed event", "room", room, "error", err)
 		}
 	}
-	return e.verify(ctx, list, results)
+	return e.verify(ctx, from, list, results)
 }
 
 // verify checks content hashes and signatures, in this order: which signatures an event must have
 // depends on its content, and that counts only as far as it is what the signatures are on, or what the
 // hash under them says.
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu 2
-func (e *Engine) verify(ctx context.Context, list []*event.PDU, results map[id.Event]error) []*event.PDU {
+func (e *Engine) verify(ctx context.Context, from id.Server, list []*event.PDU, results map[id.Event]error) []*event.PDU {
 	if len(list) == 0 {
 		return nil
 	}
@@ -182,7 +183,7 @@ func (e *Engine) verify(ctx context.Context, list []*event.PDU, results map[id.E
 		signed = append(signed, p)
 	}
 	kept := list[:0:0]
-	for i, err := range e.options.Network.VerifyEvents(ctx, signed) {
+	for i, err := range e.options.Network.VerifyEvents(ctx, from, signed) {
 		if err != nil {
 			refuse(signed[i], err)
 			continue

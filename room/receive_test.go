@@ -299,7 +299,7 @@ func (p *peer) raw(name id.Event) jsontext.Value {
 
 // The peer's side of the network.
 
-func (p *peer) VerifyEvents(_ context.Context, events []*event.PDU) []error {
+func (p *peer) VerifyEvents(_ context.Context, _ id.Server, events []*event.PDU) []error {
 	errs := make([]error, len(events))
 	for i, pdu := range events {
 		if p.forged[pdu.ID] {

@@ -23,6 +23,7 @@ import (
 // may have very many members. Nothing of it is checked before store.
 type told struct {
 	engine *Engine
+	from   id.Server
 	v      *roomversion.Version
 	room   id.Room
 
@@ -45,12 +46,12 @@ type toldPlace struct {
 }
 
 // receiveTold makes a told to be filled by add. It must be closed.
-func (e *Engine) receiveTold(v *roomversion.Version, room id.Room) (*told, error) {
+func (e *Engine) receiveTold(from id.Server, v *roomversion.Version, room id.Room) (*told, error) {
 	f, err := os.CreateTemp(e.options.TempDir, "state-")
 	if err != nil {
 		return nil, fmt.Errorf("keep a state that another server tells: %w", err)
 	}
-	return &told{engine: e, v: v, room: room, file: f, out: bufio.NewWriterSize(f, 1<<16), at: map[id.Event]int32{}}, nil
+	return &told{engine: e, from: from, v: v, room: room, file: f, out: bufio.NewWriterSize(f, 1<<16), at: map[id.Event]int32{}}, nil
 }
 
 const (
@@ -167,7 +168,7 @@ func (t *told) store(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := t.engine.storeOutliers(ctx, true, t.v, t.room, t.engine.verify(ctx, list, nil)); err != nil {
+		if err := t.engine.storeOutliers(ctx, true, t.v, t.room, t.engine.verify(ctx, t.from, list, nil)); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,7 @@ func (l link) ask(to id.Server) (*Server, error) {
 // lies says whether a server answers this time what it should not.
 func (l link) lies(s *Server) bool { return s.hostile && !l.w.calm && l.w.chance(2) }
 
-func (l link) VerifyEvents(_ context.Context, events []*event.PDU) []error {
+func (l link) VerifyEvents(_ context.Context, _ id.Server, events []*event.PDU) []error {
 	errs := make([]error, len(events))
 	for i, p := range events {
 		for _, name := range p.SigningServers() {
