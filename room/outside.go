@@ -102,15 +102,10 @@ func (e *Engine) knockRemote(ctx context.Context, c Change) error {
 		if err != nil {
 			return err
 		}
-		var told []jsontext.Value
-		if err := json.Unmarshal(raw, &told); err != nil {
-			return errcode.New(502, "M_UNKNOWN", "the other server told a malformed state of the room: %s", err)
-		}
-		_, stripped, err := parseOutsideState(v, c.Room, told[:min(len(told), maxOutsideEntries)])
-		if err != nil {
-			return errcode.New(502, "M_UNKNOWN", "the other server told a state of the room that is not valid: %s", err)
-		}
-		return e.keepOutside(ctx, knock, stripped)
+		told := e.toldToKnock(ctx, v, c.Room, raw)
+		// The knock is in the room: unknown here, its user could not take it back. So it is kept though
+		// this server is stopping.
+		return e.keepOutside(context.WithoutCancel(ctx), knock, told)
 	})
 }
 
