@@ -1,6 +1,7 @@
 package room_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -367,6 +368,54 @@ func TestRestrictedRooms(t *testing.T) {
 	p.must(err)
 	p.must(p.e.SendLeave(t.Context(), p.handIn(p.complete(template, nil))))
 	wantCode(t, try(), "M_UNABLE_TO_GRANT_JOIN")
+}
+
+// Where nobody here may invite, whoever may join a restricted room does so by way of a server of
+// somebody who may, which clients need not name.
+// spec: server-server-api#restricted-rooms
+func TestARestrictedRoomIsJoinedByWayOfThoseWhoMayInvite(t *testing.T) {
+	for _, version := range []string{"8", "11", "12"} {
+		t.Run("version "+version, func(t *testing.T) {
+			p := newPeer(t, storetest.Open(t, nil), version)
+			space, err := p.e.Create(t.Context(), room.Creation{Creator: alice, Version: version, Preset: "public_chat"})
+			p.must(err)
+			p.deliver(p.member(remoteBob, "join", p.newest()))
+			g := p.guest()
+			g.whole = true
+			g.join(guestBob)
+			g.must(g.e.Join(t.Context(), room.Change{Room: space, Sender: guestAlice, Via: []id.Server{storetest.Server}}))
+			levels := fmt.Sprintf(`{"users":{%q:100,"@gone:gone.example":50},"invite":50}`, alice)
+			if p.v.PrivilegedCreators {
+				levels = `{"users":{"@gone:gone.example":50},"invite":50}`
+			}
+			g.receive(g.events[p.local(event.TypePowerLevels, levels)])
+			g.receive(g.events[p.local(event.TypeJoinRules, fmt.Sprintf(`{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":%q}]}`, space))])
+			var asked []id.Server
+			g.slowly(func(_ context.Context, what string, server id.Server) error {
+				if what == "make" {
+					asked = append(asked, server)
+				}
+				return nil
+			})
+			g.must(g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+			if !slices.Equal(asked, []id.Server{storetest.Server}) {
+				t.Errorf("asked were %v", asked)
+			}
+			g.want(event.TypeMember, string(guestAlice), fmt.Sprintf(`{"join_authorised_via_users_server":%q,"membership":"join"}`, alice))
+			if rooms, err := g.e.Joined(t.Context(), guestAlice); err != nil || !slices.Contains(rooms, g.room) {
+				t.Errorf("alice is in %v, %v", rooms, err)
+			}
+
+			// Nobody else may invite either once she has left.
+			g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+			left := g.build(alice, event.TypeMember, ptr(string(alice)), `{"membership":"leave"}`, g.newest())
+			g.receive(left)
+			wantCode(t, g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestAlice}), "M_UNABLE_TO_GRANT_JOIN")
+			if len(asked) != 1 {
+				t.Errorf("asked were %v", asked)
+			}
+		})
+	}
 }
 
 func codeOf(err error) string {
