@@ -412,7 +412,7 @@ func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.R
 		return "", errcode.BadJSON("the event is no membership: %s", err)
 	}
 	current, err := e.outsider(ctx, room, who.User)
-	if err != nil || current == nil {
+	if err != nil || current == nil || current.event == nil {
 		return "", err
 	}
 	p, err := event.Parse(current.event.Version, raw)

@@ -232,7 +232,12 @@ func (e *Engine) Leave(ctx context.Context, c Change) error {
 	if o, err := e.atTheDoor(ctx, c); err != nil {
 		return err
 	} else if o != nil {
-		return e.leaveRemote(ctx, c, o)
+		switch o.membership {
+		case store.Invite, store.Knock:
+			return e.leaveRemote(ctx, c, o)
+		case store.Leave:
+			return nil
+		}
 	}
 	return e.compose(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)

@@ -1,6 +1,8 @@
 package room_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -242,5 +244,50 @@ func TestAKnockIsKeptWithoutWhatIsWrongInItsAnswer(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Clients decline what another device has declined, and repeat what they had no answer to: who has left
+// already stays so, also where only this server knows that they were at the door.
+func TestWhoRefusesAnInviteTwiceHasRefusedIt(t *testing.T) {
+	for what, come := range map[string]func(g *guest){
+		"an invite": func(g *guest) { g.deliver(g.invitesAlice()) },
+		"an invite, while others cannot be asked": func(g *guest) {
+			g.invitesAlice()
+			g.slowly(func(context.Context, string, id.Server) error { return errors.New("there is nobody") })
+		},
+		"an invite to a room that somebody here is in": func(g *guest) {
+			g.deliver(g.invitesAlice())
+			g.join(guestBob)
+		},
+		"an invite that proved not to hold": func(g *guest) {
+			invite := g.invitesAlice()
+			g.must(g.peer.e.Kick(g.t.Context(), room.Change{Room: g.room, Sender: alice, Target: remoteCharlie}))
+			g.learn()
+			g.deliver(invite)
+			g.join(guestBob)
+			g.complete()
+			g.receive(invite)
+			g.wantAlice(store.Leave)
+		},
+		"a knock": func(g *guest) {
+			g.local(event.TypeJoinRules, `{"join_rule":"knock"}`)
+			g.must(g.e.Knock(g.t.Context(), room.Change{Room: g.room, Sender: guestAlice, Via: []id.Server{storetest.Server}}))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for _, version := range []string{"7", "11", "12"} {
+				t.Run("version "+version, func(t *testing.T) {
+					p := newPeer(t, storetest.Open(t, nil), version)
+					p.local(event.TypeName, `{"name":"n"}`)
+					g := p.guest()
+					come(g)
+					for range 2 {
+						g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+						g.wantAlice(store.Leave)
+					}
+				})
+			}
+		})
 	}
 }
