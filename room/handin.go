@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -272,7 +273,8 @@ func (e *Engine) gatherForHandIn(ctx context.Context, origin id.Server, h *Head,
 	return nil
 }
 
-// serversIn lists the servers with joined members in a room; none if it is not known.
+// serversIn lists the servers with joined members in a room, those with the most first; none if it is
+// not known. If nobody here is in it, it lists them as they were when somebody last was.
 func (e *Engine) serversIn(ctx context.Context, room id.Room) (servers []id.Server, err error) {
 	servers = []id.Server{}
 	err = e.store.View(ctx, func(tx *store.Tx) error {
@@ -280,12 +282,13 @@ func (e *Engine) serversIn(ctx context.Context, room id.Room) (servers []id.Serv
 		if err != nil || !ok {
 			return err
 		}
-		nids, err := tx.RoomServers.OfRoom(nid)
+		counts, err := tx.RoomServers.Counts(nid)
 		if err != nil {
 			return err
 		}
-		for _, s := range nids {
-			name, err := tx.IDs.ServerName(s)
+		slices.SortStableFunc(counts, func(a, b store.ServerCount) int { return cmp.Compare(b.Joined, a.Joined) })
+		for _, c := range counts {
+			name, err := tx.IDs.ServerName(c.Server)
 			if err != nil {
 				return err
 			}

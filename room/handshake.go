@@ -128,7 +128,7 @@ func (w *writing) propose(tx *store.Tx, user id.User, content memberContent) (js
 // but has nobody to vouch for them.
 // spec: server-server-api#restricted-rooms
 var (
-	errCannotAuthorise = errcode.New(400, "M_UNABLE_TO_AUTHORISE_JOIN", "this server is in none of the rooms whose members may join")
+	errCannotAuthorise = errcode.New(400, "M_UNABLE_TO_AUTHORISE_JOIN", "this server does not know the members of all rooms whose members may join")
 	errCannotGrant     = errcode.New(400, "M_UNABLE_TO_GRANT_JOIN", "this server has nobody in the room who may invite")
 )
 
@@ -168,38 +168,45 @@ func (w *writing) restriction() (rules joinRules, restricted bool) {
 }
 
 // checkConditions refuses a user of another server who is in none of the rooms whose
-// members may join.
+// members may join. If that cannot be told of each of the rooms, another server may know better.
 func (w *writing) checkConditions(tx *store.Tx, user id.User, rules joinRules) error {
 	nid, seen, err := tx.IDs.FindUser(user)
 	if err != nil {
 		return err
 	}
-	conditions, judged := 0, 0
+	unsure := false
 	for _, a := range rules.Allow {
 		if a.Type != "m.room_membership" || a.Room == "" {
 			continue
 		}
-		conditions++
-		room, ok, err := tx.Rooms.Find(a.Room)
+		room, ok, err := tx.Rooms.Get(a.Room)
 		if err != nil {
 			return err
 		}
 		if !ok {
+			unsure = true
 			continue
 		}
-		locals, err := tx.Members.LocalJoined(room)
+		locals, err := tx.Members.LocalJoined(room.NID)
 		if err != nil {
 			return err
 		}
 		if len(locals) == 0 {
-			continue // what is known of it may be long out of date
+			unsure = true // what is known of it may be long out of date
+			continue
 		}
-		judged++
-		if joined, err := tx.Members.Joined(room, nid); err != nil || seen && joined {
-			return err
+		m, known := store.Member{}, false
+		if seen {
+			if m, known, err = tx.Members.Get(room.NID, nid); err != nil {
+				return err
+			}
 		}
+		if known && m.Membership == store.Join {
+			return nil
+		}
+		unsure = unsure || !known && room.Partial.Version != 0
 	}
-	if conditions > 0 && judged == 0 {
+	if unsure {
 		return errCannotAuthorise
 	}
 	return errcode.Forbidden("%s is in none of the rooms whose members may join", user)

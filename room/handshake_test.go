@@ -1,6 +1,7 @@
 package room_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -198,7 +199,7 @@ func TestOmittingMembers(t *testing.T) {
 		join(id.User(fmt.Sprintf("@u%d:elsewhere.example", i)))
 	}
 	welcome := join(remoteBob)
-	if !welcome.MembersOmitted || !slices.Equal(welcome.Servers, []id.Server{storetest.Server, elsewhere}) {
+	if !welcome.MembersOmitted || !slices.Equal(welcome.Servers, []id.Server{elsewhere, storetest.Server}) {
 		t.Errorf("omitted %t, servers %v", welcome.MembersOmitted, welcome.Servers)
 	}
 	want := []string{"m.room.create|", "m.room.history_visibility|", "m.room.join_rules|", "m.room.member|" + string(alice), "m.room.member|" + string(remoteCharlie), "m.room.member|@u0:elsewhere.example", "m.room.member|@u1:elsewhere.example", "m.room.member|@u2:elsewhere.example", "m.room.power_levels|"}
@@ -328,8 +329,11 @@ func TestRestrictedRooms(t *testing.T) {
 	wantCode(t, try(), "M_FORBIDDEN")
 	restrict("!unknown:elsewhere.example")
 	wantCode(t, try(), "M_UNABLE_TO_AUTHORISE_JOIN")
-	restrict("!unknown:elsewhere.example", space)
+	restrict(space)
 	wantCode(t, try(), "M_FORBIDDEN")
+	// What one condition says nothing of may satisfy another, which other servers can tell.
+	restrict("!unknown:elsewhere.example", space)
+	wantCode(t, try(), "M_UNABLE_TO_AUTHORISE_JOIN")
 
 	// Bob joins the space.
 	p.room = space
@@ -352,7 +356,7 @@ func TestRestrictedRooms(t *testing.T) {
 	charlie := string("@dora:elsewhere.example")
 	stolen := p.complete(template, func(e *event.Proto) { e.Sender, e.StateKey = id.User(charlie), &charlie })
 	_, err = p.e.SendJoin(t.Context(), p.handIn(stolen), false)
-	wantCode(t, deniedAsForbidden(err), "M_FORBIDDEN")
+	wantCode(t, err, "M_UNABLE_TO_AUTHORISE_JOIN")
 	welcome, err := p.e.SendJoin(t.Context(), p.handIn(join), true)
 	p.must(err)
 	signed, err := event.Parse(p.v, welcome.Event)
@@ -367,6 +371,89 @@ func TestRestrictedRooms(t *testing.T) {
 	p.must(err)
 	p.must(p.e.SendLeave(t.Context(), p.handIn(p.complete(template, nil))))
 	wantCode(t, try(), "M_UNABLE_TO_GRANT_JOIN")
+
+	// Who has left the space satisfies nothing any more.
+	p.room = space
+	template, err = p.e.MakeLeave(t.Context(), p.approach(remoteBob))
+	p.must(err)
+	p.must(p.e.SendLeave(t.Context(), p.handIn(p.complete(template, nil))))
+	p.room = inner
+	restrict(space)
+	wantCode(t, try(), "M_FORBIDDEN")
+}
+
+// Of a room with a partial state most members are unknown: who is not known to be one of them is not
+// refused for that.
+// spec: server-server-api#restricted-rooms
+func TestMembersOfAnAllowedRoomWithAPartialStateAreNotRefused(t *testing.T) {
+	eachPartial(t, func(t *testing.T, g *guest) {
+		g.join(guestBob)
+		inner, err := g.e.Create(t.Context(), room.Creation{Creator: guestBob, Version: "11"})
+		g.must(err)
+		_, err = g.e.Send(t.Context(), inner, room.Proposal{Sender: guestBob, Type: event.TypeJoinRules, StateKey: new(string),
+			Content: jsontext.Value(fmt.Sprintf(`{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":%q}]}`, g.room))})
+		g.must(err)
+		try := func(user id.User) error {
+			_, err := g.e.MakeJoin(t.Context(), room.Approach{Origin: user.Server(), Room: inner, User: user, Versions: []string{"11"}})
+			return err
+		}
+		wantCode(t, try(remoteBob), "M_UNABLE_TO_AUTHORISE_JOIN")
+		wantCode(t, try("@nobody:elsewhere.example"), "M_UNABLE_TO_AUTHORISE_JOIN")
+		left := g.member("@nobody:elsewhere.example", "leave", g.member("@nobody:elsewhere.example", "join", g.newest()).ID)
+		g.receive(left)
+		wantCode(t, try("@nobody:elsewhere.example"), "M_FORBIDDEN")
+		g.complete()
+		g.must(try(remoteBob))
+		wantCode(t, try("@dora:elsewhere.example"), "M_FORBIDDEN")
+	})
+}
+
+// Where nobody here may invite, whoever may join a restricted room does so by way of a server of
+// somebody who may, which clients need not name.
+// spec: server-server-api#restricted-rooms
+func TestARestrictedRoomIsJoinedByWayOfThoseWhoMayInvite(t *testing.T) {
+	for _, version := range []string{"8", "11", "12"} {
+		t.Run("version "+version, func(t *testing.T) {
+			p := newPeer(t, storetest.Open(t, nil), version)
+			space, err := p.e.Create(t.Context(), room.Creation{Creator: alice, Version: version, Preset: "public_chat"})
+			p.must(err)
+			p.deliver(p.member(remoteBob, "join", p.newest()))
+			g := p.guest()
+			g.whole = true
+			g.join(guestBob)
+			g.must(g.e.Join(t.Context(), room.Change{Room: space, Sender: guestAlice, Via: []id.Server{storetest.Server}}))
+			levels := fmt.Sprintf(`{"users":{%q:100,"@gone:gone.example":50},"invite":50}`, alice)
+			if p.v.PrivilegedCreators {
+				levels = `{"users":{"@gone:gone.example":50},"invite":50}`
+			}
+			g.receive(g.events[p.local(event.TypePowerLevels, levels)])
+			g.receive(g.events[p.local(event.TypeJoinRules, fmt.Sprintf(`{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":%q}]}`, space))])
+			var asked []id.Server
+			g.slowly(func(_ context.Context, what string, server id.Server) error {
+				if what == "make" {
+					asked = append(asked, server)
+				}
+				return nil
+			})
+			g.must(g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+			if !slices.Equal(asked, []id.Server{storetest.Server}) {
+				t.Errorf("asked were %v", asked)
+			}
+			g.want(event.TypeMember, string(guestAlice), fmt.Sprintf(`{"join_authorised_via_users_server":%q,"membership":"join"}`, alice))
+			if rooms, err := g.e.Joined(t.Context(), guestAlice); err != nil || !slices.Contains(rooms, g.room) {
+				t.Errorf("alice is in %v, %v", rooms, err)
+			}
+
+			// Nobody else may invite either once she has left.
+			g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+			left := g.build(alice, event.TypeMember, ptr(string(alice)), `{"membership":"leave"}`, g.newest())
+			g.receive(left)
+			wantCode(t, g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestAlice}), "M_UNABLE_TO_GRANT_JOIN")
+			if len(asked) != 1 {
+				t.Errorf("asked were %v", asked)
+			}
+		})
+	}
 }
 
 func codeOf(err error) string {

@@ -114,10 +114,10 @@ func (e *Engine) mayBeInvited(ctx context.Context, user id.User) error {
 	})
 }
 
-// checkOutsideState reads the state that goes with an invite or a knock, and returns it
-// as stripped state. What is malformed is left out: it must not reach a client. Of room
-// versions with the create event's hash as room id, the create event must be there as a
-// whole and prove itself.
+// checkOutsideState reads the state that goes with an invite, and returns it as stripped
+// state. What is malformed is left out: it must not reach a client. Of room versions with
+// the create event's hash as room id, the create event must be there as a whole and prove
+// itself, and nothing else that is there as a whole may be wrong.
 // spec: server-server-api#inviting-to-a-room
 // msc: 4311
 func (e *Engine) checkOutsideState(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, raws []jsontext.Value) ([]jsontext.Value, error) {
@@ -128,58 +128,116 @@ func (e *Engine) checkOutsideState(ctx context.Context, from id.Server, v *roomv
 	if len(raws) > maxOutsideEntries || size > maxOutsideSize {
 		return nil, errcode.InvalidParam("the room's state is larger than this server accepts with an invite")
 	}
-	whole, stripped, err := parseOutsideState(v, room, raws)
-	if err != nil {
-		return nil, err
-	}
+	entries := parseOutsideState(v, room, raws)
 	if !v.RoomIDIsCreateEventID {
-		return stripped, nil
+		return shownOutside(entries), nil
+	}
+	e.verifyOutside(ctx, entries)
+	for _, o := range entries {
+		if o.fault != nil {
+			return nil, errcode.InvalidParam("the room's state has an event that is not as it must be: %s", o.fault)
+		}
+	}
+	if !slices.ContainsFunc(entries, func(o *outsideEntry) bool { return o.whole != nil && o.whole.Is(event.TypeCreate, "") }) {
+		return nil, errcode.InvalidParam("the room's state lacks the create event")
+	}
+	return shownOutside(entries), nil
+}
+
+// toldToKnock is the state that a server tells whoever knocks on its room, as stripped state. The
+// knock is in the room by then, so whatever is wrong there is left out.
+// spec: server-server-api#put_matrixfederationv1send_knockroomideventid
+func (e *Engine) toldToKnock(ctx context.Context, v *roomversion.Version, room id.Room, raw jsontext.Value) []jsontext.Value {
+	var told []jsontext.Value
+	if err := json.Unmarshal(raw, &told); err != nil {
+		slog.InfoContext(ctx, "a server told a malformed state of a room to who knocks", "room", room, "error", err)
+	}
+	told = told[:min(len(told), maxOutsideEntries)]
+	for i, size := 0, 0; i < len(told); i++ {
+		if size += len(told[i]); size > maxOutsideSize {
+			told = told[:i]
+		}
+	}
+	entries := parseOutsideState(v, room, told)
+	e.verifyOutside(ctx, entries)
+	return shownOutside(entries)
+}
+
+// outsideEntry is an entry of the state that goes with an invite or a knock.
+type outsideEntry struct {
+	tuple    event.StateTuple
+	stripped jsontext.Value
+	whole    *event.PDU // nil: it came as stripped state
+	fault    error      // what is wrong with a whole event
+}
+
+// parseOutsideState reads the entries, each as a whole event or as stripped state; what is neither
+// is left out. The specification wants whole events only for rooms whose id is the hash of their create event,
+// but Synapse (up to 1.157) sends that one whole and the others stripped. They are names and pictures that
+// nobody could verify anyway.
+func parseOutsideState(v *roomversion.Version, room id.Room, raws []jsontext.Value) (entries []*outsideEntry) {
+	for _, raw := range raws {
+		o := &outsideEntry{}
+		var err error
+		if o.whole, err = event.Parse(v, raw); err != nil {
+			o.whole = nil
+			if o.tuple, o.stripped, err = parseStripped(raw); err != nil {
+				slog.Debug("malformed stripped state", "room", room, "error", err)
+				continue
+			}
+		} else {
+			o.fault = o.readWhole(room)
+		}
+		entries = append(entries, o)
+	}
+	return entries
+}
+
+// readWhole reads an entry that is a whole event.
+func (o *outsideEntry) readWhole(room id.Room) (err error) {
+	if o.whole.Room != room || !o.whole.IsState() {
+		return fmt.Errorf("event %s is no state of the room", o.whole.ID)
+	}
+	shown := o.whole
+	if !shown.CheckContentHash() {
+		if shown, err = shown.Redacted(); err != nil {
+			return err
+		}
+	}
+	o.whole, o.tuple, o.stripped = shown, shown.Tuple(), appendOutside(nil, shown)
+	return nil
+}
+
+// verifyOutside notes which of the whole events are not signed as they must be.
+func (e *Engine) verifyOutside(ctx context.Context, entries []*outsideEntry) {
+	var check []*outsideEntry
+	var whole []*event.PDU
+	for _, o := range entries {
+		if o.whole != nil && o.fault == nil {
+			check, whole = append(check, o), append(whole, o.whole)
+		}
 	}
 	for i, err := range e.options.Network.VerifyEvents(ctx, from, whole) {
 		if err != nil {
-			return nil, errcode.InvalidParam("the room's state has event %s, which is not signed as it must be: %s", whole[i].ID, err)
+			check[i].fault = fmt.Errorf("event %s is not signed as it must be: %w", whole[i].ID, err)
 		}
 	}
-	if !slices.ContainsFunc(whole, func(p *event.PDU) bool { return p.Is(event.TypeCreate, "") }) {
-		return nil, errcode.InvalidParam("the room's state lacks the create event")
-	}
-	return stripped, nil
 }
 
-// parseOutsideState reads the entries, each as a whole event or as stripped state. The
-// specification wants whole events only for rooms whose id is the hash of their create event,
-// but Synapse (up to 1.157) sends that one whole and the others stripped. They are names and pictures that
-// nobody could verify anyway, so only a whole event which is wrong is an error there.
-func parseOutsideState(v *roomversion.Version, room id.Room, raws []jsontext.Value) (whole []*event.PDU, stripped []jsontext.Value, err error) {
+// shownOutside is what a user sees of the entries: one for each piece of state, and none with a fault.
+func shownOutside(entries []*outsideEntry) (shown []jsontext.Value) {
 	seen := map[event.StateTuple]bool{}
-	for _, raw := range raws {
-		p, err := event.Parse(v, raw)
-		if err == nil && (p.Room != room || !p.IsState()) {
-			err = errcode.InvalidParam("event %s is no state of the room", p.ID)
-		}
-		if err == nil && !p.CheckContentHash() {
-			p, err = p.Redacted()
-		}
-		if err != nil && v.RoomIDIsCreateEventID && p != nil {
-			return nil, nil, errcode.InvalidParam("the room's state has an entry that is not valid: %s", err)
-		}
-		tuple, entry := event.StateTuple{}, jsontext.Value(nil)
-		if err == nil {
-			tuple, entry = p.Tuple(), appendOutside(nil, p)
-		} else if tuple, entry, err = parseStripped(raw); err != nil {
-			slog.Debug("malformed stripped state", "room", room, "error", err)
+	for _, o := range entries {
+		if o.fault != nil {
+			slog.Debug("an entry of a state that was told to outsiders is left out", "error", o.fault)
 			continue
 		}
-		if seen[tuple] {
-			continue
-		}
-		seen[tuple] = true
-		stripped = append(stripped, entry)
-		if p != nil && p.ID != "" {
-			whole = append(whole, p)
+		if !seen[o.tuple] {
+			seen[o.tuple] = true
+			shown = append(shown, o.stripped)
 		}
 	}
-	return whole, stripped, nil
+	return shown
 }
 
 // appendOutside appends a state event as somebody outside the room sees it. Of the
@@ -354,7 +412,7 @@ func (e *Engine) receiveOutside(ctx context.Context, origin id.Server, room id.R
 		return "", errcode.BadJSON("the event is no membership: %s", err)
 	}
 	current, err := e.outsider(ctx, room, who.User)
-	if err != nil || current == nil {
+	if err != nil || current == nil || current.event == nil {
 		return "", err
 	}
 	p, err := event.Parse(current.event.Version, raw)

@@ -20,8 +20,12 @@ import (
 	"hearth/store"
 )
 
-// maxVia bounds how many servers are asked, one after the other, to let somebody in.
-const maxVia = 20
+// Bounds of how many servers are asked, one after the other, to let somebody in: of those that the
+// user named or heard of, and of those that were in the room when it was last known here.
+const (
+	maxVia   = 20
+	maxKnown = 10
+)
 
 // isResident says whether somebody here is joined to a room, so that its state is known.
 func (e *Engine) isResident(ctx context.Context, room id.Room) (bool, error) {
@@ -29,32 +33,40 @@ func (e *Engine) isResident(ctx context.Context, room id.Room) (bool, error) {
 	return ok && len(h.Locals) > 0, err
 }
 
-// candidates are the servers that may know a room: those that the user named and those
-// of whom they were invited by or heard; and the founder, which made the room, if none of
-// them can be reached: what the user's choice of servers refuses is refused.
-func (e *Engine) candidates(ctx context.Context, c Change) (list []id.Server, founder id.Server, err error) {
-	list = slices.Clone(c.Via)
-	o, err := e.outsider(ctx, c.Room, c.Target)
-	if err != nil {
-		return nil, "", err
-	}
-	if o != nil {
-		list = append(list, o.servers...)
-	}
-	founder = c.Room.Server() // none in room version 12
-	if len(c.Via) == 0 {
-		list = append(list, founder)
-	}
-	var unique []id.Server
-	for _, s := range list {
-		if s != "" && s != e.options.Server && !slices.Contains(unique, s) {
-			unique = append(unique, s)
+// candidates are the servers that may know a room: those that the user named and those of
+// whom they were invited by or heard; then those that were in the room when it was last known
+// here, and the founder, which made it. If the user named any, the others, which begin at chosen,
+// are for the case that none of the first can be reached: what the user's choice of servers refuses
+// is refused.
+func (e *Engine) candidates(ctx context.Context, c Change) (list []id.Server, chosen int, err error) {
+	add := func(servers []id.Server, most int) {
+		for _, s := range servers {
+			if most > 0 && s != "" && s != e.options.Server && !slices.Contains(list, s) {
+				list = append(list, s)
+				most--
+			}
 		}
 	}
-	if founder == e.options.Server || slices.Contains(unique, founder) {
-		founder = ""
+	o, err := e.outsider(ctx, c.Room, c.Target)
+	if err != nil {
+		return nil, 0, err
 	}
-	return unique[:min(len(unique), maxVia)], founder, nil
+	named := slices.Clone(c.Via)
+	if o != nil {
+		named = append(named, o.servers...)
+	}
+	add(named, maxVia)
+	chosen = len(list)
+	known, err := e.serversIn(ctx, c.Room)
+	if err != nil {
+		return nil, 0, err
+	}
+	add(known, maxKnown)
+	add([]id.Server{c.Room.Server()}, 1) // none in room version 12
+	if len(c.Via) == 0 {
+		chosen = len(list)
+	}
+	return list, chosen, nil
 }
 
 // proposeTime is how long a server may take to propose an event while there are others to ask.
@@ -65,12 +77,9 @@ type handIn func(ctx context.Context, to id.Server, v *roomversion.Version, p *e
 
 // eachVia asks servers one after the other to propose a membership, until one has taken it.
 func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send handIn) error {
-	servers, founder, err := e.candidates(ctx, c)
+	servers, chosen, err := e.candidates(ctx, c)
 	if err != nil {
 		return err
-	}
-	if founder != "" {
-		servers = append(servers, founder)
 	}
 	if e.options.Network == nil || len(servers) == 0 {
 		return errcode.NotFound("room %s is not known here, and no server that may know it was named", c.Room)
@@ -80,7 +89,7 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 	var refusal error
 	trouble := false
 	for i, server := range servers {
-		if server == founder && refusal != nil {
+		if i == chosen && refusal != nil {
 			break
 		}
 		if err = e.by(ctx, server, c, m, send, i == len(servers)-1); err == nil {

@@ -125,11 +125,18 @@ func (e *Engine) joinHere(ctx context.Context, c Change) (handIn, Change, error)
 		c.Via = append(slices.Clone(c.Via), via)
 		return e.joinThrough, c, nil
 	}
-	err = e.joinLocal(ctx, c)
-	if errors.Is(err, errNobodyInvites) && len(c.Via) > 0 && e.options.Network != nil {
+	refused := e.joinLocal(ctx, c)
+	if !errors.Is(refused, errNobodyInvites) || e.options.Network == nil {
+		return nil, c, refused
+	}
+	inviters, err := e.servedByInviters(ctx, c.Room)
+	if err != nil {
+		return nil, c, err
+	}
+	if c.Via = slices.Concat(c.Via, inviters); len(c.Via) > 0 {
 		return e.joinThrough, c, nil
 	}
-	return nil, c, err
+	return nil, c, refused
 }
 
 // joinsThrough is the server by way of which somebody has to join a room with a partial
@@ -225,7 +232,12 @@ func (e *Engine) Leave(ctx context.Context, c Change) error {
 	if o, err := e.atTheDoor(ctx, c); err != nil {
 		return err
 	} else if o != nil {
-		return e.leaveRemote(ctx, c, o)
+		switch o.membership {
+		case store.Invite, store.Knock:
+			return e.leaveRemote(ctx, c, o)
+		case store.Leave:
+			return nil
+		}
 	}
 	return e.compose(ctx, c.Room, func(w *writing) error {
 		m, err := w.membership(ctx, c.Sender)

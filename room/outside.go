@@ -22,7 +22,7 @@ import (
 // here is in.
 type outsider struct {
 	membership store.Membership
-	event      *event.PDU
+	event      *event.PDU  // nil: the state lost the membership that there was
 	servers    []id.Server // that may know the room
 }
 
@@ -38,14 +38,18 @@ func (e *Engine) outsider(ctx context.Context, room id.Room, user id.User) (o *o
 			return err
 		}
 		m, ok, err := tx.Members.Get(nid, who)
-		if err != nil || !ok || m.Event == 0 { // a membership that the state lost has no event
+		if err != nil || !ok {
 			return err
+		}
+		o = &outsider{membership: m.Membership}
+		if m.Event == 0 {
+			return nil
 		}
 		events, err := e.Events(tx, []store.EventNID{m.Event})
 		if err != nil {
 			return err
 		}
-		o = &outsider{membership: m.Membership, event: events[0].PDU}
+		o.event = events[0].PDU
 		o.add(o.event.Sender)
 		raw, _, err := tx.Members.Stripped(nid, who)
 		if err != nil {
@@ -64,8 +68,8 @@ func (e *Engine) outsider(ctx context.Context, room id.Room, user id.User) (o *o
 	return o, err
 }
 
-// atTheDoor is what the sender of c was told from outside, if they are invited, or knock, by that
-// alone: nobody here is in the room, or the state of the room here does not tell of it (yet).
+// atTheDoor is what the sender of c was told from outside last, or told, if that alone counts: nobody
+// here is in the room, or the state of the room here does not tell of them (yet).
 func (e *Engine) atTheDoor(ctx context.Context, c Change) (*outsider, error) {
 	h, ok, err := e.Head(ctx, c.Room)
 	if err != nil || !ok || e.options.Network == nil {
@@ -81,11 +85,7 @@ func (e *Engine) atTheDoor(ctx context.Context, c Change) (*outsider, error) {
 	if err != nil || inState {
 		return nil, err
 	}
-	o, err := e.outsider(ctx, c.Room, c.Sender)
-	if err != nil || o == nil || o.membership != store.Invite && o.membership != store.Knock {
-		return nil, err
-	}
-	return o, nil
+	return e.outsider(ctx, c.Room, c.Sender)
 }
 
 func (o *outsider) add(u id.User) {
@@ -102,15 +102,10 @@ func (e *Engine) knockRemote(ctx context.Context, c Change) error {
 		if err != nil {
 			return err
 		}
-		var told []jsontext.Value
-		if err := json.Unmarshal(raw, &told); err != nil {
-			return errcode.New(502, "M_UNKNOWN", "the other server told a malformed state of the room: %s", err)
-		}
-		_, stripped, err := parseOutsideState(v, c.Room, told[:min(len(told), maxOutsideEntries)])
-		if err != nil {
-			return errcode.New(502, "M_UNKNOWN", "the other server told a state of the room that is not valid: %s", err)
-		}
-		return e.keepOutside(ctx, knock, stripped)
+		told := e.toldToKnock(ctx, v, c.Room, raw)
+		// The knock is in the room: unknown here, its user could not take it back. So it is kept though
+		// this server is stopping.
+		return e.keepOutside(context.WithoutCancel(ctx), knock, told)
 	})
 }
 

@@ -1,13 +1,18 @@
 package room_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/matrix/event"
+	"hearth/matrix/id"
 	"hearth/matrix/roomversion"
 	"hearth/room"
 	"hearth/store"
@@ -152,6 +157,137 @@ func TestAnInviteFromOutsideThatDoesNotHoldEnds(t *testing.T) {
 				}
 				g.wantAlice(want)
 			})
+		})
+	}
+}
+
+// shown is the state of the room that alice of the guest's server is shown, by type, with her own membership.
+func (g *guest) shown() map[string]string {
+	g.t.Helper()
+	shown := map[string]string{}
+	g.must(g.s.View(g.t.Context(), func(tx *store.Tx) error {
+		nid, _, err := tx.Rooms.Find(g.room)
+		if err != nil {
+			return err
+		}
+		user, _, err := tx.IDs.FindUser(guestAlice)
+		if err != nil {
+			return err
+		}
+		raw, _, err := tx.Members.Stripped(nid, user)
+		if err != nil {
+			return err
+		}
+		var state []struct {
+			Type    string         `json:"type"`
+			Key     string         `json:"state_key"`
+			Content jsontext.Value `json:"content"`
+		}
+		if err := json.Unmarshal(raw, &state); err != nil {
+			return err
+		}
+		for _, s := range state {
+			shown[s.Type+s.Key] += string(s.Content)
+		}
+		return nil
+	}))
+	return shown
+}
+
+// A server that has taken a knock has it in its room, whatever else it says: the knock is here, to be
+// taken back, and its user sees what is right of the state that goes with the answer.
+// spec: server-server-api#put_matrixfederationv1send_knockroomideventid
+func TestAKnockIsKeptWithoutWhatIsWrongInItsAnswer(t *testing.T) {
+	for _, version := range []string{"11", "12"} {
+		for what, list := range map[string]func(g *guest, state []jsontext.Value) []jsontext.Value{
+			"some entries are wrong": func(g *guest, state []jsontext.Value) []jsontext.Value {
+				g.learn()
+				away := newPeer(t, storetest.Open(t, nil), version)
+				forged := g.set(remoteCharlie, event.TypeTopic, `{"topic":"forged"}`, g.newest())
+				g.forged[forged.ID] = true
+				return append([]jsontext.Value{
+					g.raw(forged.ID), g.raw(g.say("no state", g.newest()).ID), away.raw(away.local(event.TypeAvatar, `{"url":"mxc://of/another-room"}`)),
+					jsontext.Value(`{}`), jsontext.Value(`7`), jsontext.Value(`{"type":"m.room.avatar","state_key":"","sender":"@charlie:elsewhere.example","content":[]}`),
+				}, state...)
+			},
+			"too much is told": func(g *guest, state []jsontext.Value) []jsontext.Value {
+				for i := range 100 {
+					state = append(state, jsontext.Value(fmt.Sprintf(`{"type":"m.room.pinned_events","state_key":"%d","sender":%q,"content":{"x":%q}}`, i, remoteCharlie, strings.Repeat("x", 50<<10))))
+				}
+				return state
+			},
+			"nothing is told": func(*guest, []jsontext.Value) []jsontext.Value { return nil },
+		} {
+			t.Run("version "+version+", "+what, func(t *testing.T) {
+				p := newPeer(t, storetest.Open(t, nil), version)
+				p.local(event.TypeJoinRules, `{"join_rule":"knock"}`)
+				p.local(event.TypeName, `{"name":"n"}`)
+				g := p.guest()
+				knocks := 0
+				g.tells = func(state []jsontext.Value) []jsontext.Value { knocks++; return list(g, state) }
+				g.must(g.e.Knock(t.Context(), room.Change{Room: g.room, Sender: guestAlice, Via: []id.Server{storetest.Server, elsewhere}}))
+				g.wantAlice(store.Knock)
+				shown := g.shown()
+				if want := map[bool]string{true: `{"name":"n"}`}[what != "nothing is told"]; shown[event.TypeName] != want || shown[event.TypeTopic] != "" || shown[event.TypeAvatar] != "" {
+					t.Errorf("alice is shown %v", shown)
+				}
+				if size := len(fmt.Sprint(shown)); size > 300<<10 {
+					t.Errorf("alice is shown %d bytes", size)
+				}
+				if knocks != 1 {
+					t.Errorf("%d servers were knocked at", knocks)
+				}
+				g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+				g.wantAlice(store.Leave)
+				if what != "nothing is told" { // else nobody is known to tell
+					g.want(event.TypeMember, string(guestAlice), `{"membership":"leave"}`)
+				}
+			})
+		}
+	}
+}
+
+// Clients decline what another device has declined, and repeat what they had no answer to: who has left
+// already stays so, also where only this server knows that they were at the door.
+func TestWhoRefusesAnInviteTwiceHasRefusedIt(t *testing.T) {
+	for what, come := range map[string]func(g *guest){
+		"an invite": func(g *guest) { g.deliver(g.invitesAlice()) },
+		"an invite, while others cannot be asked": func(g *guest) {
+			g.invitesAlice()
+			g.slowly(func(context.Context, string, id.Server) error { return errors.New("there is nobody") })
+		},
+		"an invite to a room that somebody here is in": func(g *guest) {
+			g.deliver(g.invitesAlice())
+			g.join(guestBob)
+		},
+		"an invite that proved not to hold": func(g *guest) {
+			invite := g.invitesAlice()
+			g.must(g.peer.e.Kick(g.t.Context(), room.Change{Room: g.room, Sender: alice, Target: remoteCharlie}))
+			g.learn()
+			g.deliver(invite)
+			g.join(guestBob)
+			g.complete()
+			g.receive(invite)
+			g.wantAlice(store.Leave)
+		},
+		"a knock": func(g *guest) {
+			g.local(event.TypeJoinRules, `{"join_rule":"knock"}`)
+			g.must(g.e.Knock(g.t.Context(), room.Change{Room: g.room, Sender: guestAlice, Via: []id.Server{storetest.Server}}))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for _, version := range []string{"7", "11", "12"} {
+				t.Run("version "+version, func(t *testing.T) {
+					p := newPeer(t, storetest.Open(t, nil), version)
+					p.local(event.TypeName, `{"name":"n"}`)
+					g := p.guest()
+					come(g)
+					for range 2 {
+						g.must(g.e.Leave(t.Context(), room.Change{Room: g.room, Sender: guestAlice}))
+						g.wantAlice(store.Leave)
+					}
+				})
+			}
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hearth/matrix/errcode"
@@ -49,6 +50,8 @@ type guest struct {
 	was     store.Membership
 	// proposes alters the templates of joins, if it is there.
 	proposes func(raw string) string
+	// tells alters the state that goes with the answer to a knock, if it is there.
+	tells func([]jsontext.Value) []jsontext.Value
 	// whole: joins bring the whole state.
 	whole bool
 	stop  func()
@@ -102,8 +105,11 @@ func (g *guest) rests() {
 
 func (g *guest) MakeMembership(ctx context.Context, _ id.Server, m store.Membership, r id.Room, u id.User, versions []string) (room.Template, error) {
 	a := room.Approach{Origin: guestServer, Room: r, User: u, Versions: versions}
-	if m == store.Leave {
+	switch m {
+	case store.Leave:
 		return g.peer.e.MakeLeave(ctx, a)
+	case store.Knock:
+		return g.peer.e.MakeKnock(ctx, a)
 	}
 	t, err := g.peer.e.MakeJoin(ctx, a)
 	if g.proposes != nil {
@@ -125,6 +131,17 @@ func (g *guest) SendJoin(ctx context.Context, _ id.Server, join *event.PDU, omit
 		}
 	}
 	return a, nil
+}
+
+func (g *guest) SendKnock(ctx context.Context, _ id.Server, knock *event.PDU) (jsontext.Value, error) {
+	state, err := g.peer.e.SendKnock(ctx, room.HandIn{Origin: guestServer, Room: knock.Room, Event: knock.ID, Raw: event.AppendFederation(nil, knock, nil)})
+	if err != nil {
+		return nil, err
+	}
+	if g.tells != nil {
+		state = g.tells(state)
+	}
+	return json.Marshal(state)
 }
 
 func (g *guest) SendLeave(ctx context.Context, _ id.Server, leave *event.PDU) error {

@@ -1,6 +1,8 @@
 package room_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/errcode"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 	"hearth/room"
@@ -151,4 +154,59 @@ func TestAStateAtAGapSinceThePartialJoinIsWorkedOut(t *testing.T) {
 		}
 		g.wantState(last.ID)
 	})
+}
+
+// Whoever left a room comes back by way of the servers that were in it then: clients know none to name,
+// and the id of a room of version 12 names none either.
+func TestWhoLeftComesBackThroughTheServersInTheRoom(t *testing.T) {
+	for _, version := range []string{"11", "12"} {
+		for what, test := range map[string]struct {
+			via  []id.Server
+			want []id.Server // to be asked
+			code string
+		}{
+			"without naming a server":                       {nil, []id.Server{elsewhere, storetest.Server}, ""},
+			"naming one that cannot be reached":             {[]id.Server{"gone.example"}, []id.Server{"gone.example", elsewhere, storetest.Server}, ""},
+			"but not if the server that they named refuses": {[]id.Server{"no.example"}, []id.Server{"no.example"}, "M_FORBIDDEN"},
+		} {
+			for _, rule := range []string{"public", "knock"} {
+				t.Run(fmt.Sprintf("version %s, %s, by join rule %s", version, what, rule), func(t *testing.T) {
+					p := newPeer(t, storetest.Open(t, nil), version)
+					p.deliver(p.member(remoteBob, "join", p.newest()))
+					g := p.guest()
+					g.join(guestBob)
+					g.deliver(g.leave(guestBob))
+					p.local(event.TypeJoinRules, fmt.Sprintf(`{"join_rule":%q}`, rule))
+					var asked []id.Server
+					g.slowly(func(_ context.Context, what string, server id.Server) error {
+						if what == "make" {
+							asked = append(asked, server)
+						}
+						switch server {
+						case "gone.example", elsewhere:
+							return errors.New("there is nobody")
+						case "no.example":
+							return errcode.Forbidden("no")
+						}
+						return nil
+					})
+					enter, want := g.e.Join, `{"membership":"join"}`
+					if rule == "knock" {
+						enter, want = g.e.Knock, `{"membership":"knock"}`
+					}
+					err := enter(t.Context(), room.Change{Room: g.room, Sender: guestBob, Via: test.via})
+					if codeOf(err) != test.code || err != nil && test.code == "" {
+						t.Error(err)
+					}
+					if !slices.Equal(asked, test.want) {
+						t.Errorf("asked were %v, want %v", asked, test.want)
+					}
+					if test.code != "" {
+						want = `{"membership":"leave"}`
+					}
+					g.want(event.TypeMember, string(guestBob), want)
+				})
+			}
+		}
+	}
 }

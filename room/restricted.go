@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -89,4 +90,38 @@ func (w *writing) localInviter(tx *store.Tx) (id.User, error) {
 		}
 	}
 	return "", errNobodyInvites
+}
+
+// servedByInviters lists servers, some at most, of members who may invite: they can let in who
+// satisfies a restricted join rule where nobody here can.
+// spec: server-server-api#restricted-rooms
+func (e *Engine) servedByInviters(ctx context.Context, room id.Room) (servers []id.Server, err error) {
+	h, ok, err := e.Head(ctx, room)
+	if err != nil || !ok {
+		return nil, err
+	}
+	named, others := h.Levels.UsersFrom(h.Levels.Invite())
+	err = e.store.View(ctx, func(tx *store.Tx) error {
+		for _, user := range named {
+			if s := user.Server(); s == e.options.Server || slices.Contains(servers, s) {
+				continue
+			}
+			in, err := tx.Members.MayBeJoined(h.Room, user)
+			if err != nil {
+				return err
+			}
+			if in {
+				servers = append(servers, user.Server())
+			}
+			if len(servers) == maxKnown {
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil || !others {
+		return servers, err
+	}
+	in, err := e.serversIn(ctx, room)
+	return append(servers, in[:min(len(in), maxKnown)]...), err
 }

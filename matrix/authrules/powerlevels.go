@@ -94,6 +94,19 @@ func (p *PowerLevels) UserLevel(user id.User) int64 {
 	return p.get(usersDefault)
 }
 
+// UsersFrom lists the users, joined or not, that have at least a level because they are named, as
+// creators or by the levels; others says whether those have it too who are not named.
+func (p *PowerLevels) UsersFrom(level int64) (named []id.User, others bool) {
+	named = slices.Clone(p.creators)
+	for _, l := range p.users {
+		if !slices.Contains(p.creators, id.User(l.name)) {
+			named = append(named, id.User(l.name))
+		}
+	}
+	named = slices.DeleteFunc(named, func(u id.User) bool { return p.UserLevel(u) < level })
+	return named, p.get(usersDefault) >= level
+}
+
 // IsCreator says whether a user is a creator whom the room version privileges.
 func (p *PowerLevels) IsCreator(user id.User) bool {
 	return p.privileged && slices.Contains(p.creators, user)

@@ -127,6 +127,26 @@ func TestPowerLevelsAreRead(t *testing.T) {
 	}
 }
 
+func TestUsersFromALevelOn(t *testing.T) {
+	for _, v := range roomversion.All() {
+		r := newRoom(t, v.ID)
+		ev := r.event("alice", event.TypePowerLevels, "", `{"users":{"@zoe:z":7,"@bob:b":50,"@dora:d":0},"users_default":3}`)
+		p, err := ParsePowerLevels(v, r.state[event.StateTuple{Type: event.TypeCreate}], ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[int64][]id.User{3: {"@alice:a", "@bob:b", "@zoe:z"}, 7: {"@bob:b", "@zoe:z"}, 51: nil}
+		for level, users := range want {
+			if v.PrivilegedCreators && level > 3 {
+				users = append([]id.User{"@alice:a"}, users...)
+			}
+			if got, others := p.UsersFrom(level); !slices.Equal(got, users) || others != (level == 3) {
+				t.Errorf("version %s: from %d on %v, others %t, want %v", v.ID, level, got, others, users)
+			}
+		}
+	}
+}
+
 func TestCreators(t *testing.T) {
 	for _, v := range roomversion.All() {
 		r := newRoom(t, v.ID)
