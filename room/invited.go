@@ -132,7 +132,7 @@ func (e *Engine) checkOutsideState(ctx context.Context, from id.Server, v *roomv
 	if !v.RoomIDIsCreateEventID {
 		return shownOutside(entries), nil
 	}
-	e.verifyOutside(ctx, entries)
+	e.verifyOutside(ctx, from, entries)
 	for _, o := range entries {
 		if o.fault != nil {
 			return nil, errcode.InvalidParam("the room's state has an event that is not as it must be: %s", o.fault)
@@ -147,7 +147,7 @@ func (e *Engine) checkOutsideState(ctx context.Context, from id.Server, v *roomv
 // toldToKnock is the state that a server tells whoever knocks on its room, as stripped state. The
 // knock is in the room by then, so whatever is wrong there is left out.
 // spec: server-server-api#put_matrixfederationv1send_knockroomideventid
-func (e *Engine) toldToKnock(ctx context.Context, v *roomversion.Version, room id.Room, raw jsontext.Value) []jsontext.Value {
+func (e *Engine) toldToKnock(ctx context.Context, from id.Server, v *roomversion.Version, room id.Room, raw jsontext.Value) []jsontext.Value {
 	var told []jsontext.Value
 	if err := json.Unmarshal(raw, &told); err != nil {
 		slog.InfoContext(ctx, "a server told a malformed state of a room to who knocks", "room", room, "error", err)
@@ -159,7 +159,7 @@ func (e *Engine) toldToKnock(ctx context.Context, v *roomversion.Version, room i
 		}
 	}
 	entries := parseOutsideState(v, room, told)
-	e.verifyOutside(ctx, entries)
+	e.verifyOutside(ctx, from, entries)
 	return shownOutside(entries)
 }
 
@@ -209,7 +209,7 @@ func (o *outsideEntry) readWhole(room id.Room) (err error) {
 }
 
 // verifyOutside notes which of the whole events are not signed as they must be.
-func (e *Engine) verifyOutside(ctx context.Context, entries []*outsideEntry) {
+func (e *Engine) verifyOutside(ctx context.Context, from id.Server, entries []*outsideEntry) {
 	var check []*outsideEntry
 	var whole []*event.PDU
 	for _, o := range entries {

@@ -102,7 +102,7 @@ func (e *Engine) knockRemote(ctx context.Context, c Change) error {
 		if err != nil {
 			return err
 		}
-		told := e.toldToKnock(ctx, v, c.Room, raw)
+		told := e.toldToKnock(ctx, server, v, c.Room, raw)
 		// The knock is in the room: unknown here, its user could not take it back. So it is kept though
 		// this server is stopping.
 		return e.keepOutside(context.WithoutCancel(ctx), knock, told)
