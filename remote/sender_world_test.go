@@ -151,7 +151,7 @@ func (f *federation) take(ctx context.Context, to id.Server, txnID string, body 
 	if err == nil {
 		err = ctx.Err()
 	}
-	if e, ok := errors.AsType[*errcode.Error](err); ok && (e.Status == 413 || e.Code == "M_CHOKES") && !strings.Contains(string(body), "poison") {
+	if e, ok := errors.AsType[*errcode.Error](err); ok && (e.Code == "M_TOO_LARGE" || e.Code == "M_CHOKES") && !strings.Contains(string(body), "poison") {
 		err = nil
 	}
 	f.mu.Lock()
