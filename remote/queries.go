@@ -43,7 +43,7 @@ func (c *Client) QueryProfile(ctx context.Context, to id.Server, user id.User, f
 		q.Set("field", field)
 	}
 	var answer map[string]jsontext.Value
-	err := c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/query/profile"), query: q}, &answer)
+	err := c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/query/profile"), query: q, pause: shownPause}, &answer)
 	return answer, err
 }
 
@@ -94,7 +94,7 @@ type PublicRooms struct {
 // GetPublicRooms asks for the room directory of a server.
 // spec: server-server-api#post_matrixfederationv1publicrooms, server-server-api#get_matrixfederationv1publicrooms
 func (c *Client) GetPublicRooms(ctx context.Context, to id.Server, query PublicRoomsQuery) (page PublicRooms, err error) {
-	rq := request{method: http.MethodPost, path: fedPath("v1/publicRooms"), limit: maxList}
+	rq := request{method: http.MethodPost, path: fedPath("v1/publicRooms"), limit: maxList, pause: askedPause}
 	if query.Filter == nil {
 		rq.method, rq.query = http.MethodGet, url.Values{}
 		if query.Limit > 0 {

@@ -69,6 +69,9 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 	if err != nil {
 		return err
 	}
+	if e.options.Network != nil {
+		servers = e.downLast(servers)
+	}
 	if founder != "" {
 		servers = append(servers, founder)
 	}
@@ -80,7 +83,7 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 	var refusal error
 	trouble := false
 	for i, server := range servers {
-		if server == founder && refusal != nil {
+		if refusal != nil && (server == founder || e.seemsDown(server)) {
 			break
 		}
 		if err = e.by(ctx, server, c, m, send, i == len(servers)-1); err == nil {
@@ -105,6 +108,25 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 		return err
 	}
 	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, err)
+}
+
+// downLast puts those behind the others that could not be reached lately: they may be back,
+// but none of them is waited for if another one lets the user in.
+func (e *Engine) downLast(servers []id.Server) []id.Server {
+	var up, down []id.Server
+	for _, s := range servers {
+		if e.seemsDown(s) {
+			down = append(down, s)
+		} else {
+			up = append(up, s)
+		}
+	}
+	return append(up, down...)
+}
+
+func (e *Engine) seemsDown(server id.Server) bool {
+	_, down := e.options.Network.Down(server)
+	return down
 }
 
 // by has one server propose a membership and take it.
