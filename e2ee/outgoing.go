@@ -110,15 +110,23 @@ func queueFor(tx *store.Tx, server id.Server, typ string, content any) error {
 
 // queueEDU queues an EDU for some servers at a position.
 func queueEDU(tx *store.Tx, position int64, to []store.ServerNID, typ string, content any) error {
-	raw, err := json.Marshal(content, json.Deterministic(true))
+	edu, err := appendEDU(typ, content)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", typ, err)
+		return err
 	}
 	set, err := tx.Outgoing.Set(to)
 	if err != nil {
 		return err
 	}
-	return tx.Outgoing.Insert(store.OutgoingItem{Position: position, EDU: remote.AppendEDU(nil, typ, raw), Set: set})
+	return tx.Outgoing.Insert(store.OutgoingItem{Position: position, EDU: edu, Set: set})
+}
+
+func appendEDU(typ string, content any) ([]byte, error) {
+	raw, err := json.Marshal(content, json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", typ, err)
+	}
+	return remote.AppendEDU(nil, typ, raw), nil
 }
 
 // tellServers tells the servers that share a room with a local user that keys of
@@ -160,6 +168,40 @@ func (s *Service) tellServers(tx *store.Tx, user store.UserNID, device id.Device
 		return err
 	}
 	return queueEDU(tx, position, to, typeDeviceListUpdate, update)
+}
+
+// lostUpdate is the stream id that no update has: who is told of one that comes after it asks
+// for the whole list.
+const lostUpdate = 0
+
+// MissedKeys is the EDU that tells a server of a change of keys, where it has never got the
+// one that was sent then, nor others perhaps; nil: the change is of no user here with whom it
+// shares a room.
+// spec: server-server-api#device-management
+func (s *Service) MissedKeys(tx *store.Tx, change store.DeviceListChange, to store.ServerNID) ([]byte, error) {
+	name, err := tx.IDs.UserID(change.User)
+	if err != nil || !s.isLocal(name) {
+		return nil, err
+	}
+	if sees, err := tx.RoomServers.Sees(to, change.User); err != nil || !sees {
+		return nil, err
+	}
+	if change.Device == "" {
+		content, err := signingKeysOf(tx, change.User, name)
+		if err != nil {
+			return nil, err
+		}
+		return appendEDU(typeSigningKeyUpdate, content)
+	}
+	last, err := tx.RemoteLists.Update(change.User)
+	if err != nil {
+		return nil, err
+	}
+	update := DeviceListUpdate{User: name, Device: change.Device, StreamID: last, PrevID: []int64{lostUpdate}}
+	if err := s.describe(tx, change.User, &update); err != nil {
+		return nil, err
+	}
+	return appendEDU(typeDeviceListUpdate, update)
 }
 
 // seeing lists the other servers that share a room with a local user.

@@ -17,6 +17,7 @@ import (
 	"hearth/e2ee"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
+	"hearth/remote"
 	"hearth/room"
 	"hearth/store"
 	"hearth/store/storetest"
@@ -697,6 +698,71 @@ func TestNewServersAreToldOfDevices(t *testing.T) {
 		synctest.Wait()
 		if got = w.told(before); len(got) != 0 {
 			t.Errorf("a new name is no join, but told %v", got)
+		}
+	})
+}
+
+// A server that was away until the EDUs for it were deleted learns that it knows old keys.
+func TestAServerThatWasAwayForLongAsksForChangedKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := stream.NewHub(0)
+		w := newWorldOn(t, storetest.Open(t, hub.Publish), nil)
+		var mu sync.Mutex
+		var down error
+		var heard []toldEDU
+		setDown := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			down, heard = err, nil
+		}
+		sender := remote.NewSender(w.store, remote.SenderOptions{Server: storetest.Server, MissedKeys: w.MissedKeys,
+			Send: func(_ context.Context, _ id.Server, _ string, body []byte) (map[id.Event]string, error) {
+				var txn struct {
+					EDUs []toldEDU `json:"edus"`
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if down == nil {
+					w.must(json.Unmarshal(body, &txn))
+					heard = append(heard, txn.EDUs...)
+				}
+				return nil, down
+			}})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- sender.Run(ctx, hub) }()
+		defer func() { stop(); w.must(<-ended) }()
+		w.publish(alice, "alice")
+		w.publish(charlie, "charlie")
+		w.meet(w.share(alice, charlie), dora)
+		w.device(charlie, "TABLET")
+		w.publish(charlie, "TABLET")
+		known, err := w.DevicesForServer(t.Context(), alice)
+		w.must(err)
+		time.Sleep(time.Minute)
+
+		setDown(errors.New("no route to host"))
+		w.device(alice, "PHONE")
+		w.publish(alice, "PHONE")
+		w.crossSign(alice, "x")
+		w.publish(bob, "bob") // who is in no room with it
+		time.Sleep(32 * 24 * time.Hour)
+		setDown(nil)
+		time.Sleep(9 * time.Hour)
+		stop()
+		if len(heard) != 2 || heard[0].Type != "m.device_list_update" || heard[1].Type != "m.signing_key_update" {
+			t.Fatalf("it hears %s", text(t, heard))
+		}
+		now, err := w.DevicesForServer(t.Context(), alice)
+		w.must(err)
+		u := w.update1(heard[0])
+		if u.User != alice || u.StreamID != now.StreamID || len(u.PrevID) != 1 || u.PrevID[0] == known.StreamID || u.PrevID[0] == u.StreamID {
+			t.Errorf("who knows alice's keys as of %d does not ask for them because of %+v", known.StreamID, u)
+		}
+		var cross e2ee.SigningKeyUpdate
+		w.must(json.Unmarshal(heard[1].Content, &cross))
+		if cross.User != alice || !strings.Contains(string(cross.MasterKey), `"master"`) {
+			t.Errorf("cross-signing: %s", heard[1].Content)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hearth/matrix/id"
+	"hearth/store"
 )
 
 // wellKnownAt serves a well-known document for a host.
@@ -290,10 +291,34 @@ func TestServersThatAreDownAreLeftAlone(t *testing.T) {
 	now = now.Add(2 * time.Minute)
 	fails("still within the hour", false)
 	// What a person wants of this very server is tried all the same.
-	w.dials = nil
-	if _, _, err := c.QueryDirectory(t.Context(), "b.example", "#r:b.example"); !Unreachable(err) || errors.Is(err, ErrDown) || len(w.dials) == 0 {
-		t.Errorf("a room's name was not asked for: %v", err)
+	template := func(m store.Membership) error {
+		_, err := c.MakeMembership(t.Context(), "b.example", m, "!r:b.example", "@u:me.example", nil)
+		return err
 	}
+	for what, ask := range map[string]func() error{
+		"a room's name": func() error { _, _, err := c.QueryDirectory(t.Context(), "b.example", "#r:b.example"); return err },
+		"a join":        func() error { return template(store.Join) },
+		"a knock":       func() error { return template(store.Knock) },
+		"public rooms":  func() error { _, err := c.GetPublicRooms(t.Context(), "b.example", PublicRoomsQuery{}); return err },
+	} {
+		w.dials = nil
+		if err := ask(); !Unreachable(err) || errors.Is(err, ErrDown) || len(w.dials) == 0 {
+			t.Errorf("%s was not asked for: %v", what, err)
+		}
+		w.dials = nil
+		if err := ask(); !errors.Is(err, ErrDown) || len(w.dials) > 0 {
+			t.Errorf("%s was asked for again at once: %v", what, err)
+		}
+		now = now.Add(askedPause)
+	}
+	if err := template(store.Leave); !errors.Is(err, ErrDown) {
+		t.Errorf("a leave waits for a server that is gone: %v", err)
+	}
+	// What clients show they ask for by the dozen.
+	now = now.Add(shownPause - 2*time.Minute)
+	fails("within ten minutes", false)
+	now = now.Add(2 * time.Minute)
+	fails("after ten minutes", true)
 	if _, err := c.SendInvite(t.Context(), "b.example", eventBy(t, "11", "me.example", "ed25519:1", c.key, 1), nil); !errors.Is(err, ErrDown) {
 		t.Errorf("a moment later an invite was sent: %v", err)
 	}

@@ -30,6 +30,9 @@ const (
 	// askedPause is how long a server is left alone at most where somebody wants something
 	// that only this server can do: it may be back for long and have nothing to say.
 	askedPause = time.Minute
+	// shownPause is the same for what clients ask for by themselves, and by the dozen, of what
+	// they show: the files and profiles of a server that is gone must not keep them waiting.
+	shownPause = 10 * time.Minute
 	// longestCost bounds for how long a server is left alone because it took as long to
 	// find out that it does not answer.
 	longestCost = time.Minute

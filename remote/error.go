@@ -24,6 +24,7 @@ type Error struct {
 	Err error
 
 	connected bool // there was a connection
+	made      bool // see request
 }
 
 func (e *Error) Error() string {
@@ -63,6 +64,10 @@ func (e *Error) ForClient() *errcode.Error {
 	case answer.Code == "M_UNRECOGNIZED":
 		// For a client that would mean that this server has no such endpoint.
 		return errcode.NotFound("%s does not know it", e.Server)
+	case e.made && (answer.Code == "M_INVALID_PARAM" || answer.Code == "M_MISSING_PARAM"):
+		// It is this server that made the event, so that the client has done nothing wrong.
+		// spec: server-server-api#put_matrixfederationv2send_joinroomideventid
+		return errcode.New(http.StatusBadGateway, "M_UNKNOWN", "%s does not take what this server has made: %s", e.Server, answer.Message)
 	case answer.Status >= 500 && answer.Status != http.StatusGatewayTimeout:
 		return errcode.New(http.StatusBadGateway, answer.Code, "%s could not answer: %s", e.Server, answer.Message)
 	}

@@ -28,10 +28,10 @@ func (c *Client) MakeMembership(ctx context.Context, to id.Server, m store.Membe
 		return t, fmt.Errorf("membership %v has no template", m)
 	}
 	rq := request{method: http.MethodGet, path: fedPath(endpoint, string(r), string(user))}
-	if m == store.Leave { // whoever leaves takes the room as it is
+	if m == store.Leave { // whoever leaves takes the room as it is, and need not wait for who is gone
 		rq.within = leaveTime
 	} else {
-		rq.query = url.Values{"ver": versions}
+		rq.query, rq.pause = url.Values{"ver": versions}, askedPause
 	}
 	if err = c.ask(ctx, to, rq, &t); err == nil && t.Event.Kind() != '{' {
 		err = badAnswer(to, errors.New("there is no event"))
@@ -44,7 +44,7 @@ func (c *Client) MakeMembership(ctx context.Context, to id.Server, m store.Membe
 func (c *Client) SendJoin(ctx context.Context, to id.Server, join *event.PDU, omitMembers bool, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error) {
 	rq := &request{
 		method: http.MethodPut, path: fedPath("v2/send_join", string(join.Room), string(join.ID)), body: join.JSON,
-		limit: maxState, within: joinTime, stream: true,
+		limit: maxState, within: joinTime, stream: true, pause: askedPause, made: true,
 	}
 	if omitMembers {
 		rq.query = url.Values{"omit_members": {"true"}}
@@ -127,7 +127,7 @@ func (c *Client) SendKnock(ctx context.Context, to id.Server, knock *event.PDU) 
 		State jsontext.Value `json:"knock_room_state"`
 	}
 	err := c.ask(ctx, to, request{
-		method: http.MethodPut, path: fedPath("v1/send_knock", string(knock.Room), string(knock.ID)), body: knock.JSON, within: handInTime,
+		method: http.MethodPut, path: fedPath("v1/send_knock", string(knock.Room), string(knock.ID)), body: knock.JSON, within: handInTime, pause: askedPause, made: true,
 	}, &answer)
 	if err == nil && answer.State.Kind() != '[' {
 		err = badAnswer(to, errors.New("there is no knock_room_state"))
@@ -138,7 +138,7 @@ func (c *Client) SendKnock(ctx context.Context, to id.Server, knock *event.PDU) 
 // SendLeave hands in a leave.
 // spec: server-server-api#put_matrixfederationv2send_leaveroomideventid
 func (c *Client) SendLeave(ctx context.Context, to id.Server, leave *event.PDU) error {
-	rq := request{method: http.MethodPut, path: fedPath("v2/send_leave", string(leave.Room), string(leave.ID)), body: leave.JSON, within: leaveTime}
+	rq := request{method: http.MethodPut, path: fedPath("v2/send_leave", string(leave.Room), string(leave.ID)), body: leave.JSON, within: leaveTime, made: true}
 	var answer jsontext.Value // {}, or [200, {}] of v1
 	err := c.ask(ctx, to, rq, &answer)
 	if unrecognized(err) {
@@ -166,7 +166,7 @@ func (c *Client) SendInvite(ctx context.Context, to id.Server, invite *event.PDU
 	var answer struct {
 		Event jsontext.Value `json:"event"`
 	}
-	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: handInTime, pause: askedPause}
+	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: handInTime, pause: askedPause, made: true}
 	err = c.ask(ctx, to, rq, &answer)
 	if unrecognized(err) && invite.Version.Number <= 2 { // v1 knows no later ones
 		rq.path = fedPath("v1/invite", string(invite.Room), string(invite.ID))
@@ -197,6 +197,6 @@ func withStripped(ev []byte, stripped jsontext.Value) []byte {
 func (c *Client) ExchangeThirdPartyInvite(ctx context.Context, to id.Server, r id.Room, invite jsontext.Value) error {
 	var answer jsontext.Value
 	return c.ask(ctx, to, request{
-		method: http.MethodPut, path: fedPath("v1/exchange_third_party_invite", string(r)), body: invite, within: handInTime,
+		method: http.MethodPut, path: fedPath("v1/exchange_third_party_invite", string(r)), body: invite, within: handInTime, pause: askedPause,
 	}, &answer)
 }

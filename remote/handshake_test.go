@@ -426,6 +426,42 @@ func TestErrorsOfOtherServers(t *testing.T) {
 	}
 }
 
+// What is wrong with an event that this server has made is not what is wrong with a client's request.
+func TestClientsAreNotBlamedForWhatTheirServerMakes(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.peer("a.example"), w.peer("b.example")
+	p := eventBy(t, "11", "a.example", "ed25519:1", a.key, 1)
+	ctx := t.Context()
+	handIn := map[string]func() error{
+		"PUT /_matrix/federation/v2/send_join/": func() error {
+			_, err := a.SendJoin(ctx, "b.example", p, false, nil)
+			return err
+		},
+		"PUT /_matrix/federation/v1/send_knock/": func() error { _, err := a.SendKnock(ctx, "b.example", p); return err },
+		"PUT /_matrix/federation/v2/send_leave/": func() error { return a.SendLeave(ctx, "b.example", p) },
+		"PUT /_matrix/federation/v2/invite/":     func() error { _, err := a.SendInvite(ctx, "b.example", p, nil); return err },
+	}
+	for code, status := range map[string]int{"M_INVALID_PARAM": 502, "M_MISSING_PARAM": 502, "M_FORBIDDEN": 400, "M_INCOMPATIBLE_ROOM_VERSION": 400} {
+		refuse := func(rw http.ResponseWriter, _ *http.Request) {
+			rw.WriteHeader(400)
+			io.WriteString(rw, `{"errcode":"`+code+`","error":"because"}`)
+		}
+		for endpoint, call := range handIn {
+			b.handle[endpoint+string(p.Room)+"/"+string(p.ID)] = refuse
+			e, ok := errors.AsType[*errcode.Error](ForClient(call()))
+			if !ok || e.Status != status || !strings.Contains(e.Message, "because") {
+				t.Errorf("%s answers %s: a client is told %v", endpoint, code, e)
+			}
+		}
+		// It is the client who says where a list goes on.
+		b.handle["GET /_matrix/federation/v1/publicRooms"] = refuse
+		_, err := a.GetPublicRooms(ctx, "b.example", PublicRoomsQuery{Since: "nowhere"})
+		if e, ok := errors.AsType[*errcode.Error](ForClient(err)); !ok || e.Status != 400 || e.Code != code {
+			t.Errorf("public rooms: %s became %v", code, e)
+		}
+	}
+}
+
 func TestQueries(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.peer("a.example"), w.peer("b.example")

@@ -327,7 +327,7 @@ var costs = map[string]uint64{
 var fine = map[string]bool{
 	"null/exchange": true, "null/profile": true, "null/send_leave": true, "null/transaction": true, "null/public rooms": true, "null/keys": true, "null/claim": true,
 	"null/version": true, "null/complexity": true, "null/missing events": true, "null/backfill": true, "null/event_auth": true,
-	"null/state_ids": true, "null/policy": true, "a list/exchange": true, "a list/send_leave": true,
+	"null/state_ids": true, "null/policy": true, "a list/exchange": true, "a list/send_leave": true, "a list/transaction": true,
 }
 
 // Whatever a server answers, and however slowly, it costs little time and memory, and a

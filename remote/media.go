@@ -67,7 +67,7 @@ func (c *Client) MediaThumbnail(ctx context.Context, from id.Server, mediaID str
 func (c *Client) file(ctx context.Context, from id.Server, what, mediaID string, wait time.Duration, q url.Values) (*File, error) {
 	within := wait + usualTime
 	resp, err := c.send(ctx, from, &request{
-		method: http.MethodGet, path: fedPath("v1/media/"+what, mediaID), query: q, limit: maxFile, within: within, stream: true,
+		method: http.MethodGet, path: fedPath("v1/media/"+what, mediaID), query: q, limit: maxFile, within: within, stream: true, pause: shownPause,
 	})
 	if unrecognized(err) || isBare(err) {
 		return c.openFile(ctx, from, what, mediaID, within, q)
@@ -88,7 +88,7 @@ func (c *Client) file(ctx context.Context, from id.Server, what, mediaID string,
 func (c *Client) openFile(ctx context.Context, from id.Server, what, mediaID string, within time.Duration, q url.Values) (*File, error) {
 	q.Set("allow_remote", "false")
 	path := "/_matrix/media/v3/" + what + "/" + url.PathEscape(string(from)) + "/" + url.PathEscape(mediaID)
-	resp, err := c.send(ctx, from, &request{method: http.MethodGet, path: path, query: q, limit: maxFile, within: within, stream: true, open: true})
+	resp, err := c.send(ctx, from, &request{method: http.MethodGet, path: path, query: q, limit: maxFile, within: within, stream: true, pause: shownPause, open: true})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/matrix/canonical"
 	"hearth/matrix/event"
 	"hearth/matrix/id"
 )
@@ -20,19 +21,28 @@ import (
 // are sent even to a server that seems down: the sender has its own patience.
 // spec: server-server-api#put_matrixfederationv1sendtxnid
 func (c *Client) SendTransaction(ctx context.Context, to id.Server, txnID string, body []byte) (map[id.Event]string, error) {
-	var answer struct {
-		PDUs map[string]struct {
-			Error string `json:"error"`
-		} `json:"pdus"`
-	}
+	var answer jsontext.Value
 	err := c.ask(ctx, to, request{method: http.MethodPut, path: fedPath("v1/send", txnID), body: body, within: slowTime, insist: true}, &answer)
+	if err == nil {
+		err = answer.Compact()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return refusedEvents(answer), nil
+}
+
+// refusedEvents reads the answer to a transaction. That it came with status 200 says that the
+// transaction has arrived: what does not fit is no reason to send it again.
+// spec: server-server-api#put_matrixfederationv1sendtxnid
+func refusedEvents(answer jsontext.Value) map[id.Event]string {
 	refused := map[id.Event]string{}
-	for e, r := range answer.PDUs {
-		if r.Error != "" {
-			refused[id.Event(e)] = r.Error
+	for pdus := canonical.Walk(canonical.Get(answer, "pdus")); pdus.Next(); {
+		if why, _ := canonical.GetString(pdus.Value, "error"); why != "" {
+			refused[id.Event(pdus.KeyString())] = why
 		}
 	}
-	return refused, err
+	return refused
 }
 
 // QueryProfile asks for the profile of a user, or one field of it.
@@ -43,7 +53,7 @@ func (c *Client) QueryProfile(ctx context.Context, to id.Server, user id.User, f
 		q.Set("field", field)
 	}
 	var answer map[string]jsontext.Value
-	err := c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/query/profile"), query: q}, &answer)
+	err := c.ask(ctx, to, request{method: http.MethodGet, path: fedPath("v1/query/profile"), query: q, pause: shownPause}, &answer)
 	return answer, err
 }
 
@@ -94,7 +104,7 @@ type PublicRooms struct {
 // GetPublicRooms asks for the room directory of a server.
 // spec: server-server-api#post_matrixfederationv1publicrooms, server-server-api#get_matrixfederationv1publicrooms
 func (c *Client) GetPublicRooms(ctx context.Context, to id.Server, query PublicRoomsQuery) (page PublicRooms, err error) {
-	rq := request{method: http.MethodPost, path: fedPath("v1/publicRooms"), limit: maxList}
+	rq := request{method: http.MethodPost, path: fedPath("v1/publicRooms"), limit: maxList, pause: askedPause}
 	if query.Filter == nil {
 		rq.method, rq.query = http.MethodGet, url.Values{}
 		if query.Limit > 0 {

@@ -226,6 +226,16 @@ func TestRequestsAreSignedForTheirReceiver(t *testing.T) {
 	if len(refused) != 1 || refused["$bad"] != "no" {
 		t.Errorf("refused: %v", refused)
 	}
+	// The status says that it has arrived, whatever else is said.
+	for body, want := range map[string]int{
+		`{}`: 0, `[]`: 0, `{"pdus":[]}`: 0, `{"pdus":{"$a":"oops","$b":[],"$c":{"error":{"code":1}},"$bad": { "error" : "no" }}}`: 1,
+	} {
+		b.handle["PUT /_matrix/federation/v1/send/1 2"] = answer(body)
+		refused, err := a.SendTransaction(t.Context(), "b.example:1234", "1 2", []byte(`{"pdus":[]}`))
+		if err != nil || len(refused) != want {
+			t.Errorf("%s: %v, %v", body, refused, err)
+		}
+	}
 	// A user id in the path, with letters that must be escaped once.
 	b.handle["GET /_matrix/federation/v1/user/devices/@a/b:b.example:1234"] = answer(`{"user_id":"@a/b:b.example:1234","stream_id":5,"devices":[]}`)
 	if d, err := a.GetUserDevices(t.Context(), "b.example:1234", "@a/b:b.example:1234"); err != nil || d.StreamID != 5 {

@@ -38,6 +38,7 @@ type request struct {
 	insist bool          // also of a server that seems down
 	pause  time.Duration // longest time that a server that seems down is left alone; 0: as long as usual
 	self   bool          // may be for this server's own name, under which others answer some paths
+	made   bool          // its body is an event that this server has made, for a client perhaps
 	once   bool          // sending it twice is not the same as sending it once
 
 	header string // Authorization, see sign
@@ -204,7 +205,9 @@ func (c *Client) attempt(ctx context.Context, to id.Server, rq *request) (*http.
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer closeBody(resp)
-		return nil, answerError(to, resp)
+		failure := answerError(to, resp)
+		failure.made = rq.made
+		return nil, failure
 	}
 	return resp, nil
 }

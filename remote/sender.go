@@ -65,6 +65,9 @@ type SenderOptions struct {
 	Send func(ctx context.Context, to id.Server, txnID string, body []byte) (map[id.Event]string, error)
 	// Reach asks a server whether it is there; nil: transactions find that out.
 	Reach func(ctx context.Context, to id.Server) error
+	// MissedKeys is the EDU that tells a server of a change of keys, where what it should have
+	// been sent then is deleted; nil: it is not concerned. No func: it is told of none.
+	MissedKeys func(tx *store.Tx, change store.DeviceListChange, to store.ServerNID) ([]byte, error)
 	// Allow says whether a server may be talked to; nil: all may. It must be quick.
 	Allow func(id.Server) bool
 }
@@ -84,6 +87,7 @@ type EDU struct {
 const (
 	follower      = "federation sender"                // name in the store
 	deletedEvents = "federation sender events deleted" // up to where there are only EDUs in the store
+	deletedEDUs   = "federation sender EDUs deleted"   // up to where there is nothing
 
 	spreadBatch = 200
 	maxSending  = 256 // transactions under way at once, of each kind

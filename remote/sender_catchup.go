@@ -22,7 +22,8 @@ const (
 // catchUp is how a destination that reads the store gets what it missed. When that
 // is much, it is sent the newest events of each room only, and asks for those
 // before them; of changes of a user's keys it is sent the last one, and asks for
-// all of them. Other EDUs it gets in order, none left out.
+// all of them. That goes for changes too whose EDUs are so old that they were
+// deleted. Other EDUs it gets in order, none left out that is there still.
 type catchUp struct {
 	surveyed   bool
 	horizon    int64            // events up to here are covered by heads
@@ -34,9 +35,16 @@ type catchUp struct {
 // up to a position; nil: there is none, and if nothing came since it has a queue again.
 func (s *Sender) fromStore(ctx context.Context, d *recipient, upTo int64) (*transaction, error) {
 	if d.attempt > d.cursor {
-		// The specification wants the very transaction that failed, before any other.
-		if t, err := s.collect(ctx, d, min(d.attempt, upTo)); t != nil || err != nil {
-			return t, err
+		// The specification wants the very transaction that failed, before any other. If
+		// something of it may be deleted, the rest of it must not hide what was missed.
+		gone, err := s.deleted(ctx, deletedEvents)
+		if err != nil {
+			return nil, err
+		}
+		if d.cursor >= gone {
+			if t, err := s.collect(ctx, d, min(d.attempt, upTo)); t != nil || err != nil {
+				return t, err
+			}
 		}
 		s.mu.Lock()
 		d.attempt = 0
@@ -52,6 +60,9 @@ func (s *Sender) fromStore(ctx context.Context, d *recipient, upTo int64) (*tran
 			return t, err
 		}
 	}
+	if t, err := s.fromChanges(ctx, d); t != nil || err != nil {
+		return t, err
+	}
 	if t, err := s.collect(ctx, d, upTo); t != nil || err != nil {
 		return t, err
 	}
@@ -63,6 +74,15 @@ func (s *Sender) fromStore(ctx context.Context, d *recipient, upTo int64) (*tran
 	}
 	s.touch()
 	return nil, nil
+}
+
+// deleted is up to where items of a kind are deleted that somebody has not got.
+func (s *Sender) deleted(ctx context.Context, kind string) (upTo int64, err error) {
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		upTo, _, err = tx.Followers.Position(kind)
+		return err
+	})
+	return upTo, err
 }
 
 // collect makes a transaction of the items for a destination after its cursor, up
@@ -278,4 +298,62 @@ func (s *Sender) fromHeads(ctx context.Context, d *recipient) (*transaction, err
 		return nil, nil
 	}
 	return t, nil
+}
+
+// fromChanges makes a transaction of the changes of keys after the cursor of a destination, up to
+// where their EDUs are deleted; nil: there are no more.
+func (s *Sender) fromChanges(ctx context.Context, d *recipient) (*transaction, error) {
+	for {
+		gone, err := s.deleted(ctx, deletedEDUs)
+		if err != nil || d.cursor >= gone || s.options.MissedKeys == nil {
+			return nil, err
+		}
+		t := &transaction{limit: d.limit}
+		at := gone
+		err = s.store.View(ctx, func(tx *store.Tx) error {
+			changes, err := tx.DeviceLists.Devices(d.cursor, gone, scanRows)
+			if err != nil {
+				return err
+			}
+			if len(changes) == scanRows {
+				at = changes[scanRows-1].Position
+			}
+			if reached, full, err := s.fillMissed(tx, t, d.nid, changes); err != nil || full {
+				at = reached
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("changes of keys: %w", err)
+		}
+		t.last = at
+		t.accepted = func() { d.cursor = max(d.cursor, at) }
+		if t.items > 0 {
+			return t, nil
+		}
+		s.mu.Lock()
+		t.accepted()
+		s.mu.Unlock()
+	}
+}
+
+// fillMissed takes in what tells a server of changes of keys until the transaction is full;
+// reached is the last change that it covers.
+func (s *Sender) fillMissed(tx *store.Tx, t *transaction, to store.ServerNID, changes []store.DeviceListChange) (reached int64, full bool, err error) {
+	told := map[store.UserNID]bool{} // who hears of one device asks for all
+	for _, c := range changes {
+		if c.Device == "" || !told[c.User] {
+			edu, err := s.options.MissedKeys(tx, c, to)
+			if err != nil {
+				return reached, false, err
+			}
+			if edu != nil && !t.add(&item{position: c.Position, edu: true, body: edu}) {
+				return reached, true, nil
+			}
+			told[c.User] = told[c.User] || c.Device != ""
+		}
+		reached = c.Position
+	}
+	return reached, false, nil
 }

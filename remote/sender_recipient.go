@@ -2,13 +2,11 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
-	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/store"
 )
@@ -192,38 +190,13 @@ func (s *Sender) sendNext(ctx context.Context, d *recipient) (going bool, err er
 	case ctx.Err() != nil:
 		return false, nil // it will be sent again
 	case tooMuch(err):
-		s.narrow(d, t, err)
-		return true, nil
+		return s.narrow(ctx, d, t, err), nil
 	case broke(err):
 		return s.refused(ctx, d, t, err), nil
 	}
 	d.refusals.inRow = 0
 	s.fail(d, t.last, err)
 	return false, nil
-}
-
-// tooMuch says whether a server refuses the content of a transaction, so that the
-// same will never be accepted.
-func tooMuch(err error) bool {
-	e, ok := errors.AsType[*errcode.Error](err)
-	if !ok {
-		return false
-	}
-	switch e.Code {
-	case "M_BAD_JSON", "M_NOT_JSON", "M_TOO_LARGE":
-		return e.Status >= 400 && e.Status < 500
-	}
-	return e.Status == 413
-}
-
-// narrow makes transactions smaller until the item is found that a server does
-// not take; without it the rest goes on.
-func (s *Sender) narrow(d *recipient, t *transaction, cause error) {
-	if t.items == 1 && !t.volatile {
-		s.leaveOut(d, t, cause)
-		return
-	}
-	d.limit = max(1, t.items/2) // what was volatile is gone already
 }
 
 // accept notes that a transaction has arrived.

@@ -31,6 +31,38 @@ type refusals struct {
 	since time.Time // the first of them
 }
 
+// tooMuch says whether a server refuses the content of a transaction, so that the
+// same will never be accepted.
+func tooMuch(err error) bool {
+	e, ok := errors.AsType[*errcode.Error](err)
+	if !ok {
+		return false
+	}
+	switch e.Code {
+	case "M_BAD_JSON", "M_NOT_JSON", "M_TOO_LARGE":
+		return e.Status >= 400 && e.Status < 500
+	}
+	return e.Status == http.StatusRequestEntityTooLarge
+}
+
+// narrow makes transactions smaller until the item is found that a server does not take;
+// without it the rest goes on. False: the server takes nothing at all, as when a proxy before
+// it loses the bodies of requests, and nothing may be lost by that: it is tried again later.
+func (s *Sender) narrow(ctx context.Context, d *recipient, t *transaction, cause error) (going bool) {
+	switch {
+	case t.items != 1 || t.volatile:
+		d.limit = max(1, t.items/2) // what was volatile is gone already
+		return true
+	case s.takesNothing(ctx, d):
+		s.leaveOut(d, t, cause)
+		return true
+	}
+	if ctx.Err() == nil {
+		s.fail(d, t.last, cause)
+	}
+	return false
+}
+
 // broke says whether a server answered that something went wrong on its side. Whatever
 // stands before it says so with other numbers when it is not there.
 func broke(err error) bool {

@@ -119,3 +119,37 @@ func TestAServerInTroubleLosesNothing(t *testing.T) {
 		f.expect(hs1, all...)
 	})
 }
+
+// So is one before which a proxy loses the bodies of requests, or lets none through.
+func TestAServerThatGetsNoBodiesLosesNothing(t *testing.T) {
+	for _, refusal := range []*errcode.Error{
+		errcode.New(400, "M_NOT_JSON", "Content not JSON."), errcode.New(400, "M_BAD_JSON", "no pdus"), errcode.New(413, "M_UNKNOWN", "too large"),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFederation(t)
+			defer f.close()
+			f.join("a", hs1)
+			f.setDown(hs1, refusal)
+			want := numbered("n", 120)
+			f.say("a", want...)
+			for i := range 150 {
+				f.tell("m.direct_to_device", fmt.Sprint(i), hs1)
+				want = append(want, fmt.Sprint("direct_to_device", i))
+			}
+			time.Sleep(time.Minute)
+			if n := len(f.attempts(hs1)); n > 25 {
+				t.Errorf("%d attempts in a minute", n)
+			}
+			time.Sleep(time.Hour)
+			f.attempts(hs1)
+			f.setDown(hs1, nil)
+			time.Sleep(2 * time.Hour)
+			got := f.received(hs1)
+			slices.Sort(got)
+			slices.Sort(want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%v (-want +got):\n%s", refusal, diff)
+			}
+		})
+	}
+}

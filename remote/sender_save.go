@@ -9,8 +9,8 @@ import (
 	"hearth/store"
 )
 
-// How long items are kept for destinations that do not answer. Of events these
-// need not be told each: see catchUp.
+// How long items are kept for destinations that do not answer. Of events and changes of
+// keys these need not be told each: see catchUp.
 const (
 	sweepEvery = time.Hour
 	keepEvents = 2 * 24 * time.Hour
@@ -150,7 +150,8 @@ func (d *recipient) row(spread int64) store.Destination {
 
 // sweep deletes items that every destination has got, and those that are too old.
 func (s *Sender) sweep(ctx context.Context, now time.Time) error {
-	var all, events, done, first int64
+	var got, edus, events, first int64 // up to where all have got everything, and what is too old
+	var doneEDUs, doneEvents int64
 	var any bool
 	s.mu.Lock()
 	position, noted := s.spread, s.noted
@@ -165,23 +166,24 @@ func (s *Sender) sweep(ctx context.Context, now time.Time) error {
 		return err
 	}
 	err = s.store.View(ctx, func(tx *store.Tx) error {
-		all = noted
+		got = noted
 		least, waiting, err := tx.Destinations.LeastSent()
 		if err != nil {
 			return err
 		}
 		if waiting {
-			all = min(all, least)
+			got = min(got, least)
 		}
-		old, _, err := tx.Outgoing.PositionAt(now.Add(-keepEDUs).UnixMilli())
-		if err != nil {
+		if edus, _, err = tx.Outgoing.PositionAt(now.Add(-keepEDUs).UnixMilli()); err != nil {
 			return err
 		}
-		all = max(all, old)
 		if events, _, err = tx.Outgoing.PositionAt(now.Add(-keepEvents).UnixMilli()); err != nil {
 			return err
 		}
-		if done, _, err = tx.Followers.Position(deletedEvents); err != nil {
+		if doneEDUs, _, err = tx.Followers.Position(deletedEDUs); err != nil {
+			return err
+		}
+		if doneEvents, _, err = tx.Followers.Position(deletedEvents); err != nil {
 			return err
 		}
 		first, any, err = tx.Outgoing.First()
@@ -190,17 +192,22 @@ func (s *Sender) sweep(ctx context.Context, now time.Time) error {
 	if err != nil || !any {
 		return err
 	}
-	if events > max(all, done) {
-		// First the note, so that nobody takes what is left for the whole.
-		err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.Followers.SetPosition(deletedEvents, events) })
-		if err == nil {
-			err = s.delete(ctx, max(first, done+1), events, store.Outgoing.DeleteEvents)
-		}
-		if err != nil {
-			return err
-		}
+	// First the notes, so that nobody takes what is left for the whole.
+	if events > max(got, doneEvents) || edus > max(got, doneEDUs) {
+		err = s.store.Update(ctx, func(tx *store.Tx) error {
+			if err := tx.Followers.SetPosition(deletedEvents, max(events, doneEvents)); err != nil || edus <= got {
+				return err
+			}
+			return tx.Followers.SetPosition(deletedEDUs, max(edus, doneEDUs))
+		})
 	}
-	return s.delete(ctx, first, all, store.Outgoing.Delete)
+	if err == nil {
+		err = s.delete(ctx, first, max(got, edus), store.Outgoing.Delete)
+	}
+	if err == nil {
+		err = s.delete(ctx, max(first, got+1, edus+1, doneEvents+1), events, store.Outgoing.DeleteEvents)
+	}
+	return err
 }
 
 // delete deletes items up to a position, some at a time: others want to write too.

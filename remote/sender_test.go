@@ -458,3 +458,90 @@ func TestOldItemsAreDropped(t *testing.T) {
 		}
 	})
 }
+
+// What changed while a server was away is told it though the EDUs of then are deleted.
+func TestAServerThatWasAwayForLongHearsOfChangedKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t)
+		defer f.close()
+		f.join("a", hs1)
+		f.join("quiet", hs1)
+		change := func(user store.UserNID, device id.Device) {
+			f.t.Helper()
+			f.update(func(tx *store.Tx) error { return tx.DeviceLists.Set(user, device, tx.NextPosition()) })
+		}
+		change(1, "1") // it has heard of this
+		f.say("a", "known")
+		f.expect(hs1, "known")
+		time.Sleep(time.Minute)
+		f.setDown(hs1, errDown)
+		f.say("quiet", "missed")
+		want := []string{}
+		for user := range store.UserNID(250) {
+			change(2000+user, "")
+			want = append(want, fmt.Sprint("missed", 2000+user))
+		}
+		for range 700 {
+			change(unseen, "1")
+		}
+		change(3000, "7")
+		change(3000, "8")
+		want = append(want, "missed30007") // one is enough
+		f.tell("m.device_list_update", `{"user_id":"@alice:localhost","stream_id":1}`, hs1)
+		time.Sleep(32 * 24 * time.Hour)
+		if n := f.items(); n != 0 {
+			t.Fatalf("%d items wait after a month", n)
+		}
+		change(4000, "9")
+		f.tell("m.device_list_update", `{"user_id":"@alice:localhost","stream_id":2}`, hs1)
+		f.attempts(hs1)
+		f.setDown(hs1, nil)
+		n := 0
+		f.setDuring(func(context.Context, id.Server) {
+			if n++; n == 3 { // it is away again for a while in the midst of it
+				f.setDown(hs1, errDown)
+			}
+		})
+		time.Sleep(8 * time.Hour)
+		f.setDown(hs1, nil)
+		time.Sleep(12 * time.Hour)
+		want = append([]string{"missed"}, append(want, `device_list_update{"user_id":"@alice:localhost","stream_id":2}`)...)
+		f.expect(hs1, want...)
+		f.say("a", "now")
+		f.expect(hs1, "now")
+		if rows := f.rows(); len(rows) != 0 {
+			t.Errorf("who has got everything has no row: %+v", rows)
+		}
+	})
+}
+
+// The transaction that failed is not repeated when part of it is deleted, or that part would
+// count as received.
+func TestWhatIsLeftOfAnOldTransactionHidesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t)
+		defer f.close()
+		f.join("a", hs1)
+		f.join("b", hs1)
+		time.Sleep(59 * time.Minute)
+		release := make(chan struct{})
+		f.setDuring(func(context.Context, id.Server) { <-release })
+		f.say("a", "zero")
+		synctest.Wait()
+		f.say("b", "one")
+		time.Sleep(90 * time.Second) // what is old is told apart by the hour
+		f.say("a", "two")
+		synctest.Wait() // both are in the next transaction
+		f.setDown(hs1, errDown)
+		close(release)
+		f.expect(hs1, "zero")
+		time.Sleep(48*time.Hour + 30*time.Minute)
+		if n := f.items(); n != 1 {
+			t.Fatalf("%d items wait, want one of the two", n)
+		}
+		f.setDown(hs1, nil)
+		f.sender.Up(hs1)
+		time.Sleep(time.Minute)
+		f.expect(hs1, "one", "two")
+	})
+}

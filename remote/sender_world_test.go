@@ -92,7 +92,7 @@ func (f *federation) setSlow(slow bool) {
 
 // run starts the sender.
 func (f *federation) run() {
-	f.sender = remote.NewSender(f.store, remote.SenderOptions{Server: storetest.Server, Send: f.take, Reach: f.reach,
+	f.sender = remote.NewSender(f.store, remote.SenderOptions{Server: storetest.Server, Send: f.take, Reach: f.reach, MissedKeys: missedKeys,
 		Allow: func(s id.Server) bool { return s != "blocked.example" }})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -151,7 +151,7 @@ func (f *federation) take(ctx context.Context, to id.Server, txnID string, body 
 	if err == nil {
 		err = ctx.Err()
 	}
-	if e, ok := errors.AsType[*errcode.Error](err); ok && (e.Status == 413 || e.Code == "M_CHOKES") && !strings.Contains(string(body), "poison") {
+	if e, ok := errors.AsType[*errcode.Error](err); ok && (e.Code == "M_TOO_LARGE" || e.Code == "M_CHOKES") && !strings.Contains(string(body), "poison") {
 		err = nil
 	}
 	f.mu.Lock()
@@ -160,6 +160,16 @@ func (f *federation) take(ctx context.Context, to id.Server, txnID string, body 
 	f.got[to] = append(f.got[to], d)
 	return nil, err
 }
+
+// missedKeys tells of all changes but those of one user.
+func missedKeys(_ *store.Tx, c store.DeviceListChange, _ store.ServerNID) ([]byte, error) {
+	if c.User == unseen {
+		return nil, nil
+	}
+	return remote.AppendEDU(nil, "m.missed", jsontext.Value(fmt.Sprintf("%d%s", c.User, c.Device))), nil
+}
+
+const unseen store.UserNID = 1000
 
 func (f *federation) reach(_ context.Context, to id.Server) error {
 	f.mu.Lock()

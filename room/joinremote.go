@@ -84,12 +84,13 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 	if e.options.Network == nil || len(servers) == 0 {
 		return errcode.NotFound("room %s is not known here, and no server that may know it was named", c.Room)
 	}
+	servers = append(e.downLast(servers[:chosen]), e.downLast(servers[chosen:])...)
 	// What a server says of the request itself is worth more than that another is down, or
 	// does not know of such requests. With it goes whose it is: it is not this server's answer.
 	var refusal error
 	trouble := false
 	for i, server := range servers {
-		if i == chosen && refusal != nil {
+		if refusal != nil && (i == chosen || e.seemsDown(server)) {
 			break
 		}
 		if err = e.by(ctx, server, c, m, send, i == len(servers)-1); err == nil {
@@ -114,6 +115,25 @@ func (e *Engine) eachVia(ctx context.Context, c Change, m store.Membership, send
 		return err
 	}
 	return errcode.New(502, "M_UNKNOWN", "none of the servers %v could help: %s", servers, err)
+}
+
+// downLast puts those behind the others that could not be reached lately: they may be back,
+// but none of them is waited for if another one lets the user in.
+func (e *Engine) downLast(servers []id.Server) []id.Server {
+	var up, down []id.Server
+	for _, s := range servers {
+		if e.seemsDown(s) {
+			down = append(down, s)
+		} else {
+			up = append(up, s)
+		}
+	}
+	return append(up, down...)
+}
+
+func (e *Engine) seemsDown(server id.Server) bool {
+	_, down := e.options.Network.Down(server)
+	return down
 }
 
 // by has one server propose a membership and take it.

@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -39,6 +40,9 @@ type Network interface {
 	// TimestampToEvent asks for the event nearest to a time, in milliseconds.
 	TimestampToEvent(ctx context.Context, from id.Server, room id.Room, ts int64, backwards bool) (id.Event, int64, error)
 
+	// Down says until when most requests to a server fail at once, since it could not be
+	// reached lately, and whether they do so now. It must be quick.
+	Down(server id.Server) (until time.Time, down bool)
 	// MakeMembership asks for the template of a join, a leave or a knock of a user
 	// here; versions are the room versions that are known here.
 	MakeMembership(ctx context.Context, to id.Server, m store.Membership, room id.Room, user id.User, versions []string) (Template, error)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -58,6 +59,8 @@ type peer struct {
 	states func(from id.Server, at id.Event) (id.Event, error)
 	// down are events that it cannot hand out just now, for some trouble of its own.
 	down map[id.Event]bool
+	// seemDown are servers that could not be reached lately.
+	seemDown map[id.Server]bool
 	// liar is a server that answers with other events than those it is asked for.
 	liar id.Server
 	// oracle resolves the states of branches; nil: the peer has none that compete.
@@ -421,6 +424,8 @@ func (p *peer) GetRoomState(_ context.Context, _ id.Server, _ id.Room, at id.Eve
 func (p *peer) TimestampToEvent(context.Context, id.Server, id.Room, int64, bool) (id.Event, int64, error) {
 	return "", 0, errcode.NotFound("not asked for here")
 }
+
+func (p *peer) Down(server id.Server) (time.Time, bool) { return time.Time{}, p.seemDown[server] }
 
 func (p *peer) MakeMembership(_ context.Context, _ id.Server, m store.Membership, name id.Room, user id.User, _ []string) (room.Template, error) {
 	if p.template != nil {

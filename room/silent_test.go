@@ -198,6 +198,45 @@ func TestAJoinGoesOnThoughItsClientHasGone(t *testing.T) {
 	})
 }
 
+// Servers that seem down are asked, since they may be back, but not while others can help.
+func TestAJoinAsksServersThatSeemDownLast(t *testing.T) {
+	for what, servers := range map[string]struct {
+		silent, down []id.Server
+		refusal      error
+		took         time.Duration
+	}{
+		"others help":             {[]id.Server{"a.example", "b.example"}, []id.Server{"a.example", "b.example"}, nil, 0},
+		"others refuse":           {[]id.Server{"a.example", "b.example"}, []id.Server{"a.example", "b.example"}, errcode.Forbidden("no"), 0},
+		"it is back":              {nil, []id.Server{storetest.Server}, nil, 0},
+		"it is back, others not":  {[]id.Server{"a.example", "b.example"}, []id.Server{"a.example", "b.example", storetest.Server}, nil, 20 * time.Second},
+		"others were not seen so": {[]id.Server{"a.example"}, []id.Server{storetest.Server}, nil, 10 * time.Second},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newPeer(t, storetest.Open(t, nil), "11").guest()
+				g.slowly(func(ctx context.Context, _ string, to id.Server) error {
+					if slices.Contains(servers.silent, to) {
+						return takes(ctx, time.Hour)
+					}
+					if to != storetest.Server {
+						return errors.New("no route to host")
+					}
+					return servers.refusal
+				})
+				g.seemDown = map[id.Server]bool{}
+				for _, s := range servers.down {
+					g.seemDown[s] = true
+				}
+				start := time.Now()
+				err := g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestBob, Via: []id.Server{"a.example", "b.example", storetest.Server}})
+				if took := time.Since(start); !errors.Is(err, servers.refusal) || took != servers.took {
+					t.Errorf("it took %v: %v", took, err)
+				}
+			})
+		})
+	}
+}
+
 // Who joins by way of another server a room that others here are in is a member there as soon as
 // that takes the join.
 func TestAJoinThroughAnotherServerGoesOnThoughItsClientHasGone(t *testing.T) {

@@ -95,7 +95,11 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	}()
 	s.Accounts = account.New(s.Store, accountOptions(cfg))
 	s.Remote = remote.New(s.Store, others)
-	s.Sender = remote.NewSender(s.Store, remote.SenderOptions{Server: cfg.ServerName, Send: s.Remote.SendTransaction, Reach: s.Remote.Reach, Allow: others.Permit})
+	s.E2EE = e2ee.New(s.Store, cfg.ServerName, s.keysElsewhere())
+	s.E2EE.NamesToServers = cfg.DeviceNamesToServers
+	s.Sender = remote.NewSender(s.Store, remote.SenderOptions{
+		Server: cfg.ServerName, Send: s.Remote.SendTransaction, Reach: s.Remote.Reach, MissedKeys: s.E2EE.MissedKeys, Allow: others.Permit,
+	})
 	s.Remote.Alive = s.Sender.Up
 	s.Rooms = room.New(s.Store, room.Options{
 		Server: cfg.ServerName, KeyID: key.ID, Key: key.Private,
@@ -114,8 +118,6 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		HideUsers:  !cfg.UserDirectory.Enabled, AllUsers: cfg.UserDirectory.SearchAllUsers,
 	})
 	s.Push = push.New(s.Store, s.Rooms, push.Options{Predefined: pushrules.Predefined{LegacyMentions: cfg.Hearth.LegacyMentions}})
-	s.E2EE = e2ee.New(s.Store, cfg.ServerName, s.keysElsewhere())
-	s.E2EE.NamesToServers = cfg.DeviceNamesToServers
 	s.Receipts = ephemeral.NewReceipts(s.Store)
 	s.Typing = ephemeral.NewTyping(s.Store, s.Hub)
 	s.Presence = ephemeral.NewPresence(s.Store, s.Hub, cfg.Presence.Enabled)

@@ -20,6 +20,7 @@ func TestLocalMembersAreFoundByIndex(t *testing.T) {
 		for query, want := range map[string]string{
 			localJoined: "room_members_local", localOfRoom: "room_members_local", sharingLocal: "room_members_local",
 			observers: "room_members_local", sharesAnyRoom: "room_members_local",
+			serverSharesRoom: "room_members_of_user",
 		} {
 			args := make([]any, strings.Count(query, "$"))
 			for i := range args {

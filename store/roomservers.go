@@ -19,6 +19,8 @@ const (
 	roomsOfServer     = `SELECT room_nid FROM room_servers WHERE server_nid = $1 ORDER BY room_nid`
 	serversOfSharers  = `SELECT DISTINCT s.server_nid FROM room_servers s WHERE s.room_nid IN
 		(SELECT m.room_nid FROM room_members m WHERE m.user_nid = $1 AND m.membership = 1) ORDER BY s.server_nid`
+	serverSharesRoom = `SELECT 1 FROM room_members m JOIN room_servers s ON s.room_nid = m.room_nid AND s.server_nid = $2
+		WHERE m.user_nid = $1 AND m.membership = 1 AND m.is_local = 1 LIMIT 1`
 )
 
 // Add counts members of a server that joined, or left below zero.
@@ -85,4 +87,10 @@ func (t RoomServers) RoomsOf(server ServerNID) ([]RoomNID, error) {
 // Seeing lists the servers that share a room with a user, this one among them.
 func (t RoomServers) Seeing(user UserNID) ([]ServerNID, error) {
 	return list(t.tx, value[int64], serversOfSharers, user)
+}
+
+// Sees says whether a server shares a room with a local user.
+func (t RoomServers) Sees(server ServerNID, user UserNID) (bool, error) {
+	_, ok, err := one(t.tx, value[int64], serverSharesRoom, user, server)
+	return ok, err
 }

@@ -144,6 +144,8 @@ func (l link) TimestampToEvent(context.Context, id.Server, id.Room, int64, bool)
 	return "", 0, errcode.NotFound("nobody asks this here")
 }
 
+func (l link) Down(id.Server) (until time.Time, down bool) { return until, false }
+
 func (l link) MakeMembership(ctx context.Context, to id.Server, m store.Membership, name id.Room, user id.User, versions []string) (room.Template, error) {
 	s, err := l.ask(to)
 	if err != nil {
