@@ -17,12 +17,19 @@ import (
 const spokeLately = 50
 
 // residents lists servers in a room: some to be asked first, then those whose users spoke last, as in large
-// old rooms most of the others have been gone for years, then the others.
-func (e *Engine) residents(tx *store.Tx, room store.RoomNID, first []id.Server, limit int) ([]id.Server, error) {
-	list := slices.Clone(first)
+// old rooms most of the others have been gone for years, then the others, and behind them those that could not
+// be reached lately.
+func (e *Engine) residents(tx *store.Tx, room store.RoomNID, first []id.Server, limit int) (list []id.Server, err error) {
+	list = slices.Clone(first)
+	var down []id.Server
+	defer func() { list = append(list, down[:min(len(down), max(0, limit-len(list)))]...) }()
 	add := func(s id.Server) bool {
-		if s != e.options.Server && !slices.Contains(list, s) {
+		switch {
+		case s == e.options.Server || slices.Contains(list, s) || slices.Contains(down, s):
+		case !e.seemsDown(s):
 			list = append(list, s)
+		case len(down) < limit:
+			down = append(down, s)
 		}
 		return len(list) < limit
 	}

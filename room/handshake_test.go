@@ -382,6 +382,76 @@ func TestRestrictedRooms(t *testing.T) {
 	wantCode(t, try(), "M_FORBIDDEN")
 }
 
+// careless is the guest's network, in which some server returns joins otherwise than it should. There
+// all signatures count that are there.
+type careless struct {
+	*guest
+	returns map[id.Server]func(sent *event.PDU) jsontext.Value
+}
+
+func (c careless) VerifyEvents(_ context.Context, _ id.Server, events []*event.PDU) []error {
+	errs := make([]error, len(events))
+	for i, p := range events {
+		for _, s := range p.SigningServers() {
+			if len(p.SignatureKeys(s)) == 0 {
+				errs[i] = fmt.Errorf("%s did not sign", s)
+			}
+		}
+	}
+	return errs
+}
+
+func (c careless) SendJoin(ctx context.Context, to id.Server, join *event.PDU, omit bool, each func(room.StatePart, jsontext.Value) error) (room.JoinAnswer, error) {
+	a, err := c.guest.SendJoin(ctx, to, join, omit, each)
+	if returns := c.returns[to]; returns != nil {
+		a.Event = returns(join)
+	}
+	return a, err
+}
+
+// A join that somebody authorises is one by the signature of their server only: whoever returns it
+// without has not let anybody in, and the next server is asked.
+// spec: server-server-api#restricted-rooms
+func TestAJoinThatNobodyVouchesForIsNone(t *testing.T) {
+	for what, returns := range map[string]func(*event.PDU) jsontext.Value{
+		"not returned":          func(*event.PDU) jsontext.Value { return nil },
+		"returned as it was":    func(sent *event.PDU) jsontext.Value { return sent.JSON },
+		"returned as something": func(*event.PDU) jsontext.Value { return jsontext.Value(`{}`) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			p := newPeer(t, storetest.Open(t, nil), "12")
+			space, err := p.e.Create(t.Context(), room.Creation{Creator: alice, Version: "12", Preset: "public_chat"})
+			p.must(err)
+			p.local(event.TypeJoinRules, fmt.Sprintf(`{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":%q}]}`, space))
+			g := p.guest()
+			g.whole = true
+			g.must(g.e.Join(t.Context(), room.Change{Room: space, Sender: guestBob, Via: []id.Server{storetest.Server}}))
+			g.rests()
+			g.e = room.New(g.s, room.Options{
+				Server: guestServer, KeyID: "ed25519:1", Key: g.key, Network: careless{g, map[id.Server]func(*event.PDU) jsontext.Value{elsewhere: returns}}, TempDir: t.TempDir(),
+				Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil },
+			})
+			join := func(via ...id.Server) error {
+				return g.e.Join(t.Context(), room.Change{Room: g.room, Sender: guestBob, Via: via})
+			}
+			wantCode(t, join(elsewhere), "M_UNKNOWN")
+			if rooms, err := g.e.Joined(t.Context(), guestBob); err != nil || slices.Contains(rooms, g.room) {
+				t.Errorf("bob is in %v, %v", rooms, err)
+			}
+			g.must(join(elsewhere, storetest.Server))
+			h, _, err := g.e.Head(t.Context(), g.room)
+			g.must(err)
+			g.must(g.s.View(t.Context(), func(tx *store.Tx) error {
+				ev, _, err := g.e.StateEvent(tx, h, event.StateTuple{Type: event.TypeMember, Key: string(guestBob)})
+				if err == nil && (ev.PDU.Membership() != event.MembershipJoin || careless{}.VerifyEvents(t.Context(), guestServer, []*event.PDU{ev.PDU})[0] != nil) {
+					t.Errorf("bob is in the room by %s", ev.PDU.JSON)
+				}
+				return err
+			}))
+		})
+	}
+}
+
 // Of a room with a partial state most members are unknown: who is not known to be one of them is not
 // refused for that.
 // spec: server-server-api#restricted-rooms

@@ -356,19 +356,27 @@ func (e *Engine) goOn(ctx context.Context, server id.Server, v *roomversion.Vers
 }
 
 // countersigned is our join as the other server returned it, if that server signed it
-// too; restricted rooms ask for it. It must be the same event.
+// too. It must be the same event. Where the join names somebody who authorises it, it is none
+// without the signature of their server: by the rules everybody would reject it.
+// spec: server-server-api#validating-hashes-and-signatures-on-received-events
 func (e *Engine) countersigned(ctx context.Context, from id.Server, v *roomversion.Version, join *event.PDU, returned jsontext.Value) (*event.PDU, error) {
-	if returned == nil {
-		return join, nil
+	why := errors.New("it did not return the join")
+	if returned != nil {
+		p, err := event.Parse(v, returned)
+		if err != nil || p.ID != join.ID {
+			return nil, errcode.New(502, "M_UNKNOWN", "the other server returned another event than our join")
+		}
+		if why = e.options.Network.VerifyEvents(ctx, from, []*event.PDU{p})[0]; why == nil {
+			if p.CheckContentHash() {
+				return p, nil
+			}
+			why = errors.New("it returned the join with other content")
+		}
 	}
-	p, err := event.Parse(v, returned)
-	if err != nil || p.ID != join.ID {
-		return nil, errcode.New(502, "M_UNKNOWN", "the other server returned another event than our join")
+	if len(join.SigningServers()) > 1 {
+		return nil, errcode.New(502, "M_UNKNOWN", "the other server did not vouch for our join with a valid signature: %v", why)
 	}
-	if errs := e.options.Network.VerifyEvents(ctx, from, []*event.PDU{p}); errs[0] != nil || !p.CheckContentHash() {
-		return join, nil
-	}
-	return p, nil
+	return join, nil
 }
 
 // adopt makes a room known that nobody here was in so far, with the events that
