@@ -69,9 +69,9 @@ type Router struct {
 	Echoes             Echoes
 	Log                *slog.Logger
 
-	bodies bodies
-	mux    *http.ServeMux
-	routes []Route
+	ofUsers, ofStrangers *bodies
+	mux                  *http.ServeMux
+	routes               []Route
 }
 
 // Route is one line of an API's table of contents.
@@ -210,6 +210,8 @@ func functionName(fn any) string {
 func (rr *Router) Mount(routes ...Route) {
 	if rr.mux == nil {
 		rr.mux = http.NewServeMux()
+		rr.ofUsers = newBodies(maxFirstOfUsers, maxRestOfUsers)
+		rr.ofStrangers = newBodies(maxFirstOfStrangers, maxRestOfStrangers)
 	}
 	for _, rt := range routes {
 		rr.routes = append(rr.routes, rt)
