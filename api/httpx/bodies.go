@@ -29,15 +29,17 @@ type bodies struct {
 	first, rest share
 }
 
-// share is memory of which nobody has more than is left for all others.
+// share is something, such as memory, of which nobody has more than is left for all others.
 type share struct {
 	most, total int64
 	of          map[string]int64
 }
 
 func newBodies(first, rest int64) *bodies {
-	return &bodies{first: share{most: first, of: map[string]int64{}}, rest: share{most: rest, of: map[string]int64{}}}
+	return &bodies{first: newShare(first), rest: newShare(rest)}
 }
+
+func newShare(most int64) share { return share{most: most, of: map[string]int64{}} }
 
 // take counts n bytes more of a body, and refuses with M_LIMIT_EXCEEDED what there is no room
 // for now.

@@ -42,6 +42,12 @@ func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 			defer done()
 		}
 	}
+	if err == nil && rt.few {
+		if err = rr.few.enter(rq.caller.Network()); err == nil {
+			defer rr.few.leave(rq.caller.Network())
+			w.hurry = true
+		}
+	}
 	if err == nil && rt.comesBack {
 		done := rr.Echoes.begin(rq.caller)
 		defer func() {

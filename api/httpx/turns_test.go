@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"hearth/matrix/id"
 )
@@ -133,6 +135,86 @@ func TestLongAnswersHaveTurnsOfTheirOwn(t *testing.T) {
 		if n := downloads.Load(); n != 3 || len(s.Servers.queues) != 0 {
 			t.Errorf("%d files were sent, %d queues are left", n, len(s.Servers.queues))
 		}
+	})
+}
+
+// What anybody may ask, and takes work, is done for so many at a time, and for some network not
+// for all of them.
+func TestFewAreAnsweredAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer()
+		var working atomic.Int32
+		release := make(chan struct{})
+		s.Mount(Handle("GET /few", None, NoLimit, func(context.Context, Caller, struct{}) (struct{}, error) {
+			working.Add(1)
+			defer working.Add(-1)
+			<-release
+			return struct{}{}, nil
+		}).FewAtOnce())
+		codes := make(chan int, 2000)
+		ask := func(network int) {
+			go func() { codes <- askFrom(s, fmt.Sprintf("[2001:db8:0:%x::1]:1", network), "GET", "/few", nil, 0).Code }()
+		}
+		for range 100 {
+			ask(0)
+		}
+		synctest.Wait()
+		if n := working.Load(); n != maxFew/2 {
+			t.Errorf("%d requests of one network are worked on at once", n)
+		}
+		ask(1)
+		synctest.Wait()
+		if n := working.Load(); n != maxFew/2+1 {
+			t.Error("another network has to wait for the first")
+		}
+		for i := range 1000 {
+			ask(i)
+		}
+		synctest.Wait()
+		most := working.Load()
+		if most > maxFew {
+			t.Errorf("%d requests are worked on at once", most)
+		}
+		close(release)
+		synctest.Wait()
+		for len(codes) > 0 {
+			if code := <-codes; code == 200 {
+				most--
+			} else if code != 429 {
+				t.Errorf("answered with %d", code)
+			}
+		}
+		if most != 0 || s.few.requests.total != 0 || len(s.few.requests.of) != 0 {
+			t.Errorf("%d that were worked on have no answer, %d still count", most, s.few.requests.total)
+		}
+	})
+}
+
+// Nor can who asked take as long as he likes for reading the answer.
+func TestFewAreNotAnsweredForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer()
+		s.Mount(Handle("GET /few", None, NoLimit, func(context.Context, Caller, struct{}) (string, error) {
+			return strings.Repeat("x", 1<<20), nil
+		}).FewAtOnce())
+		client, server := net.Pipe()
+		srv := &http.Server{Handler: s}
+		go srv.Serve(&oneConn{conn: server, closed: make(chan struct{})})
+		if _, err := io.WriteString(client, "GET /few HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for buf := make([]byte, writePiece); ; time.Sleep(writeTime / 2) {
+			if _, err := io.ReadFull(client, buf); err != nil {
+				break
+			}
+		}
+		if took := time.Since(start); took > 2*writeTime || s.few.requests.total != 0 {
+			t.Errorf("the answer was read for %v", took)
+		}
+		srv.Close()
+		client.Close()
+		synctest.Wait()
 	})
 }
 
