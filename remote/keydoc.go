@@ -43,7 +43,10 @@ type publishedKeys struct {
 
 const (
 	maxKeyDocument = 128 << 10
-	maxPublished   = 200
+	// largestUsual is more than a server with some dozens of keys publishes. What is larger
+	// is not kept of strangers, nor attested for anybody.
+	largestUsual = 16 << 10
+	maxPublished = 200
 	// maxValidity: a key that was published for longer could not be revoked.
 	// spec: rooms/v5#signing-key-validity-period
 	maxValidity = 7 * 24 * time.Hour

@@ -38,7 +38,9 @@ type keyAnswer struct {
 const (
 	// keysValidFor is how long others may use our keys without asking again.
 	keysValidFor = 24 * time.Hour
-	// A notary asks at most maxQueried servers for one request, queryWorkers at a time.
+	// A notary asks at most maxQueried servers for one request, queryWorkers at a time. Who
+	// waits for its answer waits for little longer than queryTime.
+	queryTime    = 20 * time.Second
 	maxQueried   = 100
 	queryWorkers = 16
 	batchSize    = 100
@@ -82,11 +84,13 @@ func (k *Keys) QueryKeys(ctx context.Context, query KeyQuery) ([]jsontext.Value,
 	}
 	servers := slices.Sorted(maps.Keys(query))
 	documents := make([]jsontext.Value, len(servers))
+	asking, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(queryWorkers)
 	for i, server := range servers {
 		group.Go(func() (err error) {
-			documents[i], err = k.attested(ctx, server, query[server])
+			documents[i], err = k.attested(ctx, asking, server, query[server])
 			return err
 		})
 	}
@@ -96,8 +100,9 @@ func (k *Keys) QueryKeys(ctx context.Context, query KeyQuery) ([]jsontext.Value,
 	return slices.DeleteFunc(documents, func(d jsontext.Value) bool { return d == nil }), nil
 }
 
-// attested is the document of a server with our signature; nil: there is none.
-func (k *Keys) attested(ctx context.Context, server id.Server, want map[id.Key]KeyCriteria) (jsontext.Value, error) {
+// attested is the document of a server with our signature; nil: there is none, or it is
+// larger than that of any server which does not want the answer to be large.
+func (k *Keys) attested(ctx, asking context.Context, server id.Server, want map[id.Key]KeyCriteria) (jsontext.Value, error) {
 	if server == k.client.options.Server {
 		return k.ServerKeys()
 	}
@@ -107,13 +112,13 @@ func (k *Keys) attested(ctx context.Context, server id.Server, want map[id.Key]K
 	}
 	if !k.satisfies(doc, want) {
 		// If it does not answer, what is known is better than nothing.
-		if err := k.refresh(ctx, server, server, forNotary); err == nil {
+		if err := k.refresh(asking, server, server, forNotary); err == nil {
 			if doc, err = k.document(ctx, server); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if doc == nil {
+	if doc == nil || len(doc) > largestUsual {
 		return nil, nil
 	}
 	return signing.Sign(doc, k.client.options.Server, k.client.options.KeyID, k.client.options.Key)

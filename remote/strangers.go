@@ -99,6 +99,9 @@ func (k *Keys) take(ctx context.Context, doc *keyDocument, direct bool, why purp
 			return err
 		}
 		if strange {
+			if len(doc.json) > largestUsual {
+				return fmt.Errorf("keys of %s: the document of a stranger has %d bytes", doc.server, len(doc.json))
+			}
 			k.strangers.add(doc, direct)
 			return nil
 		}

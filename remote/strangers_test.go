@@ -1,13 +1,17 @@
 package remote
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hearth/matrix/event"
 	"hearth/matrix/id"
+	"hearth/matrix/signing"
 	"hearth/store"
 )
 
@@ -91,6 +95,62 @@ func TestStrangersKeysAreNotWritten(t *testing.T) {
 	if call(b); !n.inStore(t, "b.example") {
 		t.Error("the keys of a server in a room are not kept")
 	}
+}
+
+// Whoever asks about servers of his own, with large documents, does not make this server work
+// on large answers.
+func TestAnswersOfTheNotaryAreBounded(t *testing.T) {
+	w := newWorld(t)
+	n := w.client("n.example")
+	// One that is met has as many keys, or whatever else, as it likes; servers as they are have few.
+	for name, size := range map[id.Server]int{"large.example:1": 50 << 10, "usual.example:1": 5 << 10} {
+		s := w.client(name)
+		doc, err := signing.Sign([]byte(fmt.Sprintf(`{"server_name":%q,"valid_until_ts":%d,"old_verify_keys":{},"verify_keys":{"ed25519:1":{"key":%q}},"x":%q}`,
+			name, time.Now().Add(time.Hour).UnixMilli(), signing.EncodeBase64(publicOf(s.key)), strings.Repeat("x", size))), name, "ed25519:1", s.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, _ := name.Split()
+		w.serve(string(name), host, answer(string(doc)))
+		want := 0
+		if size <= largestUsual {
+			want = 1
+		}
+		query := func() {
+			t.Helper()
+			if docs, err := n.Keys.QueryKeys(t.Context(), KeyQuery{name: {}}); err != nil || len(docs) != want {
+				t.Errorf("%s: %d documents, %v", name, len(docs), err)
+			}
+		}
+		query()
+		if n.Keys.strangers.find(name) != nil != (want == 1) {
+			t.Errorf("%s: what was fetched for a stranger is not what is kept", name)
+		}
+		p := eventBy(t, "11", name, "ed25519:1", s.key, time.Now().UnixMilli())
+		if errs := n.VerifyEvents(t.Context(), "from.example", []*event.PDU{p}); errs[0] != nil {
+			t.Errorf("%s: %v", name, errs)
+		}
+		query()
+	}
+}
+
+// Servers that say nothing hold up neither the documents of others nor this server.
+func TestTheNotaryAnswersInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := alone(t, func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() })
+		defer c.Close()
+		c.Keys.strangers.add(&keyDocument{server: "zz.example:1", json: []byte(`{"server_name":"zz.example:1"}`)}, true)
+		query := KeyQuery{"zz.example:1": {}}
+		for i := range 80 {
+			query[id.Server(fmt.Sprintf("hangs%d.example:1", i))] = nil
+		}
+		start := time.Now()
+		docs, err := c.Keys.QueryKeys(t.Context(), query)
+		if took := time.Since(start); err != nil || len(docs) != 1 || took > 30*time.Second {
+			t.Errorf("%d documents after %v, %v", len(docs), took, err)
+		}
+		time.Sleep(time.Minute) // what is under way ends by itself
+	})
 }
 
 func TestStrangersInMemoryAreBounded(t *testing.T) {

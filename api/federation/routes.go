@@ -26,8 +26,8 @@ func (a *API) serverRoutes() []httpx.Route {
 		httpx.Handle("GET /_matrix/federation/v1/version", httpx.None, httpx.NoLimit, a.getVersion),
 		httpx.Handle("GET /_matrix/key/v2/server", httpx.None, httpx.NoLimit, a.getServerKey).
 			Also("/_matrix/key/v2/server/{keyId}"), // the former form, which old servers ask for
-		httpx.Handle("GET /_matrix/key/v2/query/{serverName}", httpx.None, httpx.NoLimit, a.perspectivesKeyQuery),
-		httpx.Handle("POST /_matrix/key/v2/query", httpx.None, httpx.NoLimit, a.bulkPerspectivesKeyQuery),
+		httpx.Handle("GET /_matrix/key/v2/query/{serverName}", httpx.None, httpx.NoLimit, a.perspectivesKeyQuery).FewAtOnce(),
+		httpx.Handle("POST /_matrix/key/v2/query", httpx.None, httpx.NoLimit, a.bulkPerspectivesKeyQuery).FewAtOnce().WithMaxBody(maxEvent),
 	}
 }
 

@@ -69,9 +69,10 @@ type Router struct {
 	Echoes             Echoes
 	Log                *slog.Logger
 
-	bodies bodies
-	mux    *http.ServeMux
-	routes []Route
+	few                  crowd
+	ofUsers, ofStrangers *bodies
+	mux                  *http.ServeMux
+	routes               []Route
 }
 
 // Route is one line of an API's table of contents.
@@ -90,6 +91,7 @@ type Route struct {
 	reads     bool // the handler reads the body by itself
 	comesBack bool
 	streams   bool // the handler writes the response by itself, which may be long
+	few       bool
 	invoke    func(rq *request) error
 }
 
@@ -184,6 +186,14 @@ func (rt Route) ComesBack() Route {
 	return rt
 }
 
+// FewAtOnce bounds how many requests of those who need not say who they are, to all such
+// routes, are worked on at a time. That lasts until the response is taken, for which there is
+// not much time.
+func (rt Route) FewAtOnce() Route {
+	rt.few = true
+	return rt
+}
+
 // WithMaxBody bounds the body of this route; zero leaves the bound to the handler.
 func (rt Route) WithMaxBody(n int64) Route {
 	rt.maxBody = n
@@ -210,6 +220,9 @@ func functionName(fn any) string {
 func (rr *Router) Mount(routes ...Route) {
 	if rr.mux == nil {
 		rr.mux = http.NewServeMux()
+		rr.few.requests = newShare(maxFew)
+		rr.ofUsers = newBodies(maxFirstOfUsers, maxRestOfUsers)
+		rr.ofStrangers = newBodies(maxFirstOfStrangers, maxRestOfStrangers)
 	}
 	for _, rt := range routes {
 		rr.routes = append(rr.routes, rt)

@@ -18,7 +18,9 @@ import (
 // for a client that stopped reading.
 type response struct {
 	http.ResponseWriter
-	status int
+	status   int
+	hurry    bool // all of it must be taken in the time of one piece
+	extended bool
 }
 
 const (
@@ -53,6 +55,10 @@ func (w *response) Write(b []byte) (n int, err error) {
 // before anything is written, since the deadline of the request before on the
 // same connection still stands.
 func (w *response) extend() {
+	if w.hurry && w.extended {
+		return
+	}
+	w.extended = true
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // a recorder in tests has none
 }
 

@@ -22,16 +22,16 @@ type request struct {
 	body   []byte
 	read   bool // body holds the whole body
 
-	bodies  *bodies
-	network string // that the request comes from
-	held    int64  // bytes of memory that its body takes
+	bodies *bodies
+	whose  string // that its body is counted for
+	held   int64  // bytes of memory that its body takes
 }
 
 // serve is the life of a request: caller, limit, typed request, function, response.
 func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 	start := time.Now()
-	rq := &request{w: w, r: r, route: rt, bodies: &rr.bodies, network: networkOf(ClientIP(r.Context()))}
-	defer func() { rq.bodies.give(rq.network, rq.held) }()
+	rq := &request{w: w, r: r, route: rt, bodies: rr.ofStrangers, whose: networkOf(ClientIP(r.Context()))}
+	defer func() { rq.bodies.give(rq.whose, rq.held) }()
 	err := rt.authenticate(rr, rq)
 	if err == nil {
 		err = rr.limit(rt.Limit, rq.caller)
@@ -40,6 +40,12 @@ func (rt *Route) serve(rr *Router, w *response, r *http.Request) {
 		var done func()
 		if done, err = rr.Servers.Take(r.Context(), rt.turnOf(rq.caller)); err == nil {
 			defer done()
+		}
+	}
+	if err == nil && rt.few {
+		if err = rr.few.enter(rq.caller.Network()); err == nil {
+			defer rr.few.leave(rq.caller.Network())
+			w.hurry = true
 		}
 	}
 	if err == nil && rt.comesBack {
@@ -90,7 +96,9 @@ func (rt *Route) authenticate(rr *Router, rq *request) (err error) {
 	case rr.Authenticate == nil:
 		err = errcode.UnknownToken("the access token is not known")
 	default:
-		rq.caller, err = rr.Authenticate(ctx, token, rq.r)
+		if rq.caller, err = rr.Authenticate(ctx, token, rq.r); err == nil {
+			rq.bodies, rq.whose = rr.ofUsers, string(rq.caller.User)
+		}
 	}
 	rq.caller.IP, rq.caller.UserAgent = ClientIP(ctx), rq.r.UserAgent()
 	if err != nil {

@@ -48,6 +48,33 @@ func (t *Turns) Take(ctx context.Context, key string) (done func(), err error) {
 	}
 }
 
+// crowd is the requests of those who need not say who they are, of which there are only so
+// many at a time: by network, see share.
+type crowd struct {
+	mu       sync.Mutex
+	requests share
+}
+
+const maxFew = 32
+
+// enter refuses with M_LIMIT_EXCEEDED when there are too many.
+// spec: client-server-api#rate-limiting
+func (c *crowd) enter(network string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.requests.has(network, 1) {
+		return errcode.LimitExceeded(1000)
+	}
+	c.requests.add(network, 1)
+	return nil
+}
+
+func (c *crowd) leave(network string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requests.add(network, -1)
+}
+
 func (t *Turns) enter(key string) *turnQueue {
 	t.mu.Lock()
 	defer t.mu.Unlock()
