@@ -242,6 +242,50 @@ func TestAnswersOfManyServersAreBounded(t *testing.T) {
 	}
 }
 
+// A server with thousands of users in one room answers for some at a time, and what it has
+// answered is kept though it is not done in time.
+func TestManyUsersOfAServerAreAskedForInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := map[id.User][]id.Device{}
+		for i := range 1000 {
+			asked[id.User(fmt.Sprintf("@dora%d:hs1.example", i))] = []id.Device{}
+		}
+		e := newElsewhere()
+		remote := e.remote()
+		query := remote.QueryKeys
+		requests := 0
+		remote.QueryKeys = func(ctx context.Context, to id.Server, users map[id.User][]id.Device) (e2ee.ServerQuery, error) {
+			requests++
+			if len(users) > 300 {
+				return e2ee.ServerQuery{}, errcode.TooLarge("the answer is too large")
+			}
+			select {
+			case <-time.After(4 * time.Second):
+				return query(ctx, to, users)
+			case <-ctx.Done():
+				return e2ee.ServerQuery{}, ctx.Err()
+			}
+		}
+		w := newWorldOn(t, nil, remote)
+		r := w.share(alice)
+		for u := range asked {
+			e.devices[u] = map[id.Device]jsontext.Value{"D": remoteKeys(u, "D", "1")}
+			w.meet(r, u)
+		}
+		look := func() (shown, failed int) {
+			q, err := w.QueryKeys(t.Context(), alice, asked, 0)
+			w.must(err)
+			return len(q.DeviceKeys), len(q.Failures)
+		}
+		if shown, failed := look(); shown != 500 || failed != 1 {
+			t.Errorf("in time there are the keys of %d users, and %d servers failed", shown, failed)
+		}
+		if shown, failed := look(); shown != 1000 || failed != 0 || requests != 5 {
+			t.Errorf("then there are the keys of %d users, and %d servers failed, after %d requests", shown, failed, requests)
+		}
+	})
+}
+
 // Servers whose turn has not come when the time is over are not asked any more.
 func TestQueriesEndWhenTheirTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -749,7 +793,7 @@ func TestAServerThatWasAwayForLongAsksForChangedKeys(t *testing.T) {
 		time.Sleep(32 * 24 * time.Hour)
 		setDown(nil)
 		time.Sleep(9 * time.Hour)
-		stop()
+		synctest.Wait()
 		if len(heard) != 2 || heard[0].Type != "m.device_list_update" || heard[1].Type != "m.signing_key_update" {
 			t.Fatalf("it hears %s", text(t, heard))
 		}

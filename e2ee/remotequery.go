@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,9 @@ const (
 	maxTimeout     = 60 * time.Second
 	// maxServersAsked bounds the servers that one request asks at the same time.
 	maxServersAsked = 50
+	// maxUsersAsked bounds the users that one request asks a server for: its answer is bounded,
+	// and what it says of them is lost as a whole if it is larger or comes late.
+	maxUsersAsked = 250
 )
 
 var errUnreachable = errors.New("this server does not reach other servers")
@@ -93,8 +97,8 @@ func timeoutOf(ms int64) time.Duration {
 	return min(time.Duration(min(ms, maxTimeout.Milliseconds()))*time.Millisecond, maxTimeout)
 }
 
-// eachServer asks the servers of users, some side by side, until its time is over, and notes
-// which failed. The answers are taken one after the other.
+// eachServer asks the servers of users, some side by side and each for some users at a time,
+// until its time is over, and notes which failed. The answers are taken one after the other.
 func eachServer[V, Answer any](ctx context.Context, timeoutMS int64, asked map[id.User]V, failures map[id.Server]Failure,
 	ask func(ctx context.Context, to id.Server, users map[id.User]V) (Answer, error), take func(users map[id.User]V, answer Answer)) {
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(timeoutMS))
@@ -130,8 +134,18 @@ func eachServer[V, Answer any](ctx context.Context, timeoutMS int64, asked map[i
 		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			answer, err := ask(ctx, server, users)
-			note(server, users, answer, err)
+			for some := range slices.Chunk(slices.Sorted(maps.Keys(users)), maxUsersAsked) {
+				part := make(map[id.User]V, len(some))
+				for _, u := range some {
+					part[u] = users[u]
+				}
+				var answer Answer
+				err := ctx.Err()
+				if err == nil {
+					answer, err = ask(ctx, server, part)
+				}
+				note(server, part, answer, err)
+			}
 		})
 	}
 	all.Wait()

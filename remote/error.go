@@ -81,6 +81,14 @@ func unrecognized(err error) bool {
 	return ok && e.Code == "M_UNRECOGNIZED"
 }
 
+// mayBeOlder says whether a server may have refused an invite because it knows only the
+// first version of the endpoint.
+// spec: server-server-api#put_matrixfederationv2inviteroomideventid
+func mayBeOlder(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound || unrecognized(err))
+}
+
 // isBare says whether a request was refused without a Matrix error: there may be no such
 // endpoint, and something else took it for its own.
 func isBare(err error) bool {

@@ -168,12 +168,15 @@ func (c *Client) SendInvite(ctx context.Context, to id.Server, invite *event.PDU
 	}
 	rq := request{method: http.MethodPut, path: fedPath("v2/invite", string(invite.Room), string(invite.ID)), body: body, within: handInTime, pause: askedPause, made: true}
 	err = c.ask(ctx, to, rq, &answer)
-	if unrecognized(err) && invite.Version.Number <= 2 { // v1 knows no later ones
+	if refusal := err; mayBeOlder(refusal) && invite.Version.Number <= 2 { // v1 knows no later ones
 		rq.path = fedPath("v1/invite", string(invite.Room), string(invite.ID))
 		rq.body = withStripped(invite.JSON, stripped)
 		var pair [2]jsontext.Value // 200 and the answer
 		if err = c.ask(ctx, to, rq, &pair); err == nil && json.Unmarshal(pair[1], &answer) != nil {
 			err = badAnswer(to, errors.New("there is no event"))
+		}
+		if unrecognized(err) {
+			err = refusal // it was no older server
 		}
 	}
 	if err == nil && answer.Event.Kind() != '{' {

@@ -117,6 +117,21 @@ func TestOlderServersAreAskedTheOldWay(t *testing.T) {
 	if want := strings.TrimSuffix(string(p.JSON), "}") + `,"unsigned":{"invite_room_state":[{"type":"x"}]}}`; invite != want {
 		t.Errorf("invited with %s", invite)
 	}
+	// Some refuse what they do not know with other errors.
+	for _, status := range []int{400, 404} {
+		b.handle["PUT /_matrix/federation/v2/invite/"+at] = func(rw http.ResponseWriter, _ *http.Request) {
+			rw.WriteHeader(status)
+			io.WriteString(rw, `{"errcode":"M_BAD_JSON","error":"no event"}`)
+		}
+		if ev, err := a.SendInvite(t.Context(), "b.example", p, nil); err != nil || string(ev) != `{"signed":true}` {
+			t.Error(status, string(ev), err)
+		}
+	}
+	delete(b.handle, "PUT /_matrix/federation/v1/invite/"+at)
+	if _, err := a.SendInvite(t.Context(), "b.example", p, nil); err == nil || !strings.Contains(err.Error(), "no event") {
+		t.Errorf("a server without the first version refuses an invite, and says %v", err)
+	}
+	delete(b.handle, "PUT /_matrix/federation/v2/invite/"+at)
 	// Later room versions cannot be said in version 1.
 	if _, err := a.SendInvite(t.Context(), "b.example", eventBy(t, "11", "a.example", "ed25519:1", a.key, 1), nil); !unrecognized(err) {
 		t.Error(err)

@@ -132,6 +132,13 @@ func (s *Server) tellPresence(user id.User, nid store.UserNID, status ephemeral.
 		push := presencePush{User: user, Presence: status.Presence, StatusMsg: status.StatusMsg}
 		if status.LastActiveAgo != nil {
 			push.LastActiveAgo = *status.LastActiveAgo
+		} else {
+			// The field is required, and what is known is that the account was made.
+			account, _, err := tx.Users.Get(user)
+			if err != nil {
+				return nil, nil, err
+			}
+			push.LastActiveAgo = max(0, time.Since(time.Unix(account.CreatedS, 0)).Milliseconds())
 		}
 		push.CurrentlyActive = status.CurrentlyActive != nil && *status.CurrentlyActive
 		to, err := tx.RoomServers.Seeing(nid)
