@@ -157,43 +157,22 @@ func (d *Directory) askHierarchy(ctx context.Context, until time.Time, server id
 	return d.options.Remote.GetHierarchy(ctx, server, room, suggestedOnly)
 }
 
-// serversFor are the servers that may know a room: that of whoever invited the user,
-// those that were named, those known to be in it, and the one that made it.
+// serversFor are the servers that may know a room: those that told the user of it when they were
+// invited or knocked, those that were named, those known to be in it, and the one that made it.
 func (d *Directory) serversFor(ctx context.Context, room id.Room, user id.User, via []id.Server) (servers []id.Server, err error) {
+	told, err := d.rooms.ToldBy(ctx, room, user)
+	if err != nil {
+		return nil, err
+	}
 	err = d.store.View(ctx, func(tx *store.Tx) error {
-		inviter, err := d.inviter(tx, room, user)
-		if err != nil {
-			return err
-		}
 		known, _, err := d.residents(tx, room)
-		servers = append(append([]id.Server{inviter.Server()}, via...), known...)
+		servers = slices.Concat(told[:min(len(told), 1)], via, told, known)
 		return err
 	})
 	servers = append(servers, room.Server()) // none in room version 12
 	servers = slices.DeleteFunc(servers, func(s id.Server) bool { return s == "" || s == d.rooms.Server() })
 	servers = bounded(servers)
 	return servers[:min(len(servers), maxAskedVia)], err
-}
-
-// inviter is who invited a user to a room; empty: nobody.
-func (d *Directory) inviter(tx *store.Tx, name id.Room, user id.User) (id.User, error) {
-	room, ok, err := tx.Rooms.Find(name)
-	if err != nil || !ok {
-		return "", err
-	}
-	nid, err := reader(tx, user)
-	if err != nil {
-		return "", err
-	}
-	m, ok, err := tx.Members.Get(room, nid)
-	if err != nil || !ok || m.Membership != store.Invite {
-		return "", err
-	}
-	events, err := d.rooms.Events(tx, []store.EventNID{m.Event})
-	if err != nil {
-		return "", err
-	}
-	return events[0].PDU.Sender, nil
 }
 
 // parseHierarchy reads what another server tells of a space.

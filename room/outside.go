@@ -68,6 +68,16 @@ func (e *Engine) outsider(ctx context.Context, room id.Room, user id.User) (o *o
 	return o, err
 }
 
+// ToldBy lists the servers that told a user here of a room from outside, by an invite or in answer to
+// a knock: first that of who invited them.
+func (e *Engine) ToldBy(ctx context.Context, room id.Room, user id.User) ([]id.Server, error) {
+	o, err := e.outsider(ctx, room, user)
+	if err != nil || o == nil || o.membership != store.Invite && o.membership != store.Knock {
+		return nil, err
+	}
+	return slices.DeleteFunc(o.servers, func(s id.Server) bool { return s == e.options.Server }), nil
+}
+
 // atTheDoor is what the sender of c was told from outside last, or told, if that alone counts: nobody
 // here is in the room, or the state of the room here does not tell of them (yet).
 func (e *Engine) atTheDoor(ctx context.Context, c Change) (*outsider, error) {

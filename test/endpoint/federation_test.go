@@ -302,6 +302,16 @@ func TestSpacesOnOtherServers(t *testing.T) {
 	if status, got := a.Do("GET", summary+esc(open)+via, "", nil); status != 404 {
 		t.Errorf("somebody who is not logged in makes the server ask: %d %v", status, got)
 	}
+
+	// Whoever knocks was told of the room by a server, which can be asked again.
+	door := bob.MustDo("POST", client+"v3/createRoom", server.Object{"name": "door", "initial_state": []any{
+		server.Object{"type": "m.room.join_rules", "content": server.Object{"join_rule": "knock"}},
+	}})["room_id"].(string)
+	expect(t, alice, 404, "M_NOT_FOUND", "GET", summary+esc(door), nil)
+	alice.MustDo("POST", client+"v3/knock/"+esc(door)+via, nil)
+	if got := alice.MustDo("GET", summary+esc(door), nil); got["name"] != "door" || got["membership"] != "knock" {
+		t.Errorf("summary for who knocks: %v", got)
+	}
 }
 
 // spec: client-server-api#get_matrixclientv1mediadownloadservernamemediaid
