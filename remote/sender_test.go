@@ -504,7 +504,7 @@ func TestAServerThatWasAwayForLongHearsOfChangedKeys(t *testing.T) {
 		})
 		time.Sleep(8 * time.Hour)
 		f.setDown(hs1, nil)
-		time.Sleep(12 * time.Hour)
+		time.Sleep(2 * maxPause)
 		want = append([]string{"missed"}, append(want, `device_list_update{"user_id":"@alice:localhost","stream_id":2}`)...)
 		f.expect(hs1, want...)
 		f.say("a", "now")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	"hearth/matrix/id"
@@ -107,14 +108,11 @@ type reply[T any] struct {
 func inTurn[T any](ctx context.Context, servers []id.Server, silence time.Duration, ask func(context.Context, id.Server) (T, error)) iter.Seq[reply[T]] {
 	return func(yield func(reply[T]) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		replies := make(chan reply[T])
+		replies := make(chan reply[T], len(servers))
+		var asking sync.WaitGroup
+		defer asking.Wait()
+		defer cancel()
 		asked, waiting := 0, 0
-		defer func() {
-			cancel()
-			for ; waiting > 0; waiting-- {
-				<-replies
-			}
-		}()
 		next := time.NewTimer(0)
 		defer next.Stop()
 		for asked < len(servers) || waiting > 0 {
@@ -124,10 +122,10 @@ func inTurn[T any](ctx context.Context, servers []id.Server, silence time.Durati
 					continue
 				}
 				n := asked
-				go func() {
+				asking.Go(func() {
 					value, err := ask(ctx, servers[n])
 					replies <- reply[T]{n, value, err}
-				}()
+				})
 				asked++
 				waiting++
 				next.Reset(silence)
