@@ -9,7 +9,9 @@
 package e2ee
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -94,6 +96,17 @@ func splitLocal[V any](s *Service, asked map[id.User]V) (local, remote map[id.Us
 		}
 	}
 	return local, remote
+}
+
+// receive writes what another server told. The error is an *errcode.Error where it would be the same
+// the next time: else what cannot be stored would be sent again for ever, and hold up all behind it.
+func (s *Service) receive(ctx context.Context, fn func(*store.Tx) error) error {
+	err := s.store.Update(ctx, fn)
+	if store.Unstorable(err) {
+		slog.ErrorContext(ctx, "what another server told cannot be stored", "error", err)
+		return errcode.InvalidParam("the content cannot be stored")
+	}
+	return err
 }
 
 // deviceListChanged notes that keys of a local user changed and tells all who

@@ -364,7 +364,7 @@ func (s *Service) ReceiveSigningKeyUpdate(ctx context.Context, u SigningKeyUpdat
 // device changed, empty: all of them. Where that is not known yet, the change is noted for
 // when it is.
 func (s *Service) updateRemote(ctx context.Context, user id.User, device id.Device, fn func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error) error {
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	return s.receive(ctx, func(tx *store.Tx) error {
 		nid, known, err := tx.IDs.FindUser(user)
 		if err != nil {
 			return err

@@ -99,7 +99,7 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, message
 	}
 	local, _ := splitLocal(s, to)
 	now := time.Now()
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	return s.receive(ctx, func(tx *store.Tx) error {
 		server, err := tx.IDs.Server(origin)
 		if err != nil {
 			return err
