@@ -51,7 +51,8 @@ type Failure struct {
 	Message string `json:"message"`
 }
 
-// maxAsked bounds how many users or devices one request may ask for.
+// maxAsked bounds how many users or devices one request may ask for, and to how many users one may
+// send. Clients name some hundreds, and other servers pass on what one client has sent.
 const maxAsked = 10_000
 
 func tooMany() error { return errcode.TooLarge("the request asks for too many keys at once") }

@@ -3,6 +3,8 @@ package e2ee
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -49,6 +51,10 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 		return err
 	}
 	local, remote := splitLocal(s, to)
+	local, err := s.inUse(ctx, local)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	return s.store.Update(ctx, func(tx *store.Tx) error {
 		sender, err := tx.IDs.User(m.Sender)
@@ -70,6 +76,9 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 }
 
 func checkMessages(to map[id.User]map[id.Device]jsontext.Value) error {
+	if len(to) > maxAsked {
+		return errcode.TooLarge("the messages are for more than %d users", maxAsked)
+	}
 	size := 0
 	for _, devices := range to {
 		for _, content := range devices {
@@ -98,6 +107,10 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, message
 		return err
 	}
 	local, _ := splitLocal(s, to)
+	local, err := s.inUse(ctx, local)
+	if err != nil || len(local) == 0 {
+		return err
+	}
 	now := time.Now()
 	return s.receive(ctx, func(tx *store.Tx) error {
 		server, err := tx.IDs.Server(origin)
@@ -113,6 +126,26 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, message
 		}
 		return queue(tx, m, local)
 	})
+}
+
+// inUse leaves out whom nothing can be delivered to, before anything is written: all other writes wait
+// for one that looks for thousands who do not exist.
+func (s *Service) inUse(ctx context.Context, to map[id.User]map[id.Device]jsontext.Value) (map[id.User]map[id.Device]jsontext.Value, error) {
+	if len(to) == 0 {
+		return nil, nil
+	}
+	there := make(map[id.User]map[id.Device]jsontext.Value, len(to))
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		users, err := tx.Users.InUse(slices.Collect(maps.Keys(to)))
+		for _, user := range users {
+			there[user] = to[user]
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for receivers of messages: %w", err)
+	}
+	return there, nil
 }
 
 // queue writes messages to the queues of local devices.

@@ -1,8 +1,11 @@
 package e2ee_test
 
 import (
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
@@ -75,6 +78,47 @@ func TestMessagesToDeactivatedUsersAreDropped(t *testing.T) {
 	}
 }
 
+// invented are messages to so many users whom there is not.
+func invented(n int) map[id.User]map[id.Device]jsontext.Value {
+	to := map[id.User]map[id.Device]jsontext.Value{}
+	for i := range n {
+		to[id.User(fmt.Sprintf("@invented%d:localhost", i))] = map[id.Device]jsontext.Value{"*": jsontext.Value(`{}`)}
+	}
+	return to
+}
+
+// A server that names any number of users whom there is not holds up nobody who writes.
+func TestMessagesToNobodyDoNotWaitForTheWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		release := w.holdWriter()
+		w.must(w.ReceiveToDevice(t.Context(), "hs1.example", "1", e2ee.Message{Sender: "@dora:hs1.example", Type: "m.x"}, invented(5000)))
+		release()
+		to := invented(5000)
+		maps.Copy(to, messages(bob, "*"))
+		w.must(w.ReceiveToDevice(t.Context(), "hs1.example", "2", e2ee.Message{Sender: "@dora:hs1.example", Type: "m.x"}, to))
+		if n := len(w.waiting(bob, "bob", 0)); n != 1 {
+			t.Errorf("%d messages wait for somebody named among them", n)
+		}
+	})
+}
+
+// holdWriter lets nothing be written until release is called.
+func (w *world) holdWriter() (release func()) {
+	holds, released := make(chan struct{}), make(chan struct{})
+	held := w.store.Enqueue(func(*store.Tx) error {
+		close(holds)
+		<-released
+		return nil
+	})
+	<-holds
+	return func() {
+		w.t.Helper()
+		close(released)
+		w.must(held.Wait(w.t.Context()))
+	}
+}
+
 func TestMessagesAreBounded(t *testing.T) {
 	w := newWorld(t)
 	big := jsontext.Value(`{"x":"` + strings.Repeat("x", 70_000) + `"}`)
@@ -82,6 +126,10 @@ func TestMessagesAreBounded(t *testing.T) {
 	w.refused(err, 413, "M_TOO_LARGE")
 	err = w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", "2", map[id.User]map[id.Device]jsontext.Value{bob: {"bob": jsontext.Value(`5`)}})
 	w.refused(err, 400, "M_BAD_JSON")
+	to := invented(10_000)
+	maps.Copy(to, messages(bob, "*"))
+	err = w.ReceiveToDevice(t.Context(), "hs1.example", "1", e2ee.Message{Sender: "@dora:hs1.example", Type: "m.x"}, to)
+	w.refused(err, 413, "M_TOO_LARGE")
 	err = w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", strings.Repeat("t", 300), messages(bob, "bob"))
 	w.refused(err, 400, "M_INVALID_PARAM")
 }

@@ -133,21 +133,30 @@ func (a *API) receiveTyping(ctx context.Context, origin id.Server, content jsont
 	return err
 }
 
+// maxReceipts bounds how many receipts of one m.receipt EDU are taken. The others are passed
+// over: users read on.
+const maxReceipts = 2000
+
 // spec: server-server-api#receipts
 func (a *API) receiveReceipts(ctx context.Context, origin id.Server, content jsontext.Value) error {
 	var rooms map[id.Room]map[string]map[id.User]jsontext.Value
 	if err := parse(content, &rooms); err != nil {
 		return err
 	}
+	left := maxReceipts
 	for room, types := range rooms {
 		var receipts []ephemeral.Received
 		for user, raw := range types[ephemeral.Read] {
+			if left == 0 {
+				break
+			}
 			r, err := parseReceipt(origin, user, raw)
 			if err != nil {
 				slog.DebugContext(ctx, "receipt not received", "room", room, "user", user, "origin", origin, "error", err)
 				continue
 			}
 			receipts = append(receipts, r)
+			left--
 		}
 		if len(receipts) == 0 {
 			continue

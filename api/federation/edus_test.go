@@ -84,6 +84,29 @@ func newEDUWorldOn(t testing.TB, s *store.Store, hub *stream.Hub) *eduWorld {
 	return w
 }
 
+// newOperatedEDUWorld is one whose database somebody else changes while the server runs.
+func newOperatedEDUWorld(t *testing.T) (w *eduWorld, operate func(sql string)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "homeserver.db")
+	hub := stream.NewHub(0)
+	s, err := store.Open(t.Context(), store.Options{Server: storetest.Server, SQLite: path, Published: hub.Publish})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = newEDUWorldOn(t, s, hub)
+	operator, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(5000)")
+	w.must(err)
+	t.Cleanup(func() {
+		w.must(operator.Close())
+		w.must(s.Close())
+	})
+	return w, func(sql string) {
+		t.Helper()
+		_, err := operator.Exec(sql)
+		w.must(err)
+	}
+}
+
 func (w *eduWorld) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -198,6 +221,35 @@ func TestReceiveReceipts(t *testing.T) {
 	if r := receipt(eduBob, ""); r.Event != old {
 		t.Error("a receipt of a server that is not let in is taken")
 	}
+}
+
+// However many receipts a server invents at once, each EDU is short work.
+func TestManyReceiptsAtOnce(t *testing.T) {
+	w := newEDUWorld(t)
+	w.must(w.store.Update(t.Context(), func(tx *store.Tx) error {
+		for i := range maxReceipts + 100 {
+			nid, err := tx.IDs.User(id.User(fmt.Sprintf("@reader%d:hs1.example", i)))
+			if err == nil {
+				err = tx.Members.Set(store.Member{Room: w.roomNID, User: nid, Membership: store.Join, Event: 1, Position: tx.NextPosition()})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	var readers []string
+	for i := range maxReceipts + 100 {
+		readers = append(readers, fmt.Sprintf(`"@reader%d:hs1.example":{"event_ids":["EVENT"],"data":{"ts":5}}`, i))
+	}
+	w.receive("m.receipt", `{"ROOM":{"m.read":{`+strings.Join(readers, ",")+`}}}`)
+	w.must(w.store.View(t.Context(), func(tx *store.Tx) error {
+		all, err := tx.Receipts.InRoom(w.roomNID, 0, 0, 1<<60)
+		if len(all) != maxReceipts {
+			t.Errorf("%d receipts are taken", len(all))
+		}
+		return err
+	}))
 }
 
 // spec: server-server-api#presence
@@ -339,11 +391,7 @@ const (
 // While they cannot be stored here, a server must hear that its transaction failed.
 // spec: server-server-api#transactions
 func TestWhatCannotBeStoredNowComesAgain(t *testing.T) {
-	w := newEDUWorld(t)
-	working := w.E2EE
-	closed := storetest.Open(t, nil)
-	w.must(closed.Close())
-	broken := e2ee.New(closed, storetest.Server, e2ee.Remote{})
+	w, operate := newOperatedEDUWorld(t)
 	before := w.now()
 	everybody := func() []id.User { return w.changed(before) }
 	for i, c := range []struct {
@@ -359,7 +407,7 @@ func TestWhatCannotBeStoredNowComesAgain(t *testing.T) {
 		pdu := jsontext.Value(fmt.Sprintf(`{"room_id":%q,"type":"m.nothing"}`, w.room))
 		for _, pdus := range [][]jsontext.Value{nil, {pdu}} {
 			before = w.now()
-			w.E2EE = broken
+			operate(`ALTER TABLE stream_position RENAME TO lost`) // nothing can be written
 			if _, err := w.send(txn, pdus, []jsontext.Value{jsontext.Value(c.edu), others}); err == nil {
 				t.Errorf("%s with %d PDUs: the server hears that it arrived", c.edu, len(pdus))
 			}
@@ -367,7 +415,7 @@ func TestWhatCannotBeStoredNowComesAgain(t *testing.T) {
 				t.Errorf("%s: what came with it is not taken: %v type", c.edu, users)
 			}
 			w.must(w.Typing.Receive(t.Context(), eduBob, w.room, false))
-			w.E2EE = working
+			operate(`ALTER TABLE lost RENAME TO stream_position`)
 			for range 2 {
 				_, err := w.send(txn, pdus, []jsontext.Value{jsontext.Value(c.edu)})
 				w.must(err)
@@ -414,21 +462,10 @@ func TestEventsOfARepeatedTransactionAreJudgedOnce(t *testing.T) {
 
 // What the database will never take must not hold up all that its server has to tell.
 func TestWhatCanNeverBeStoredIsPassedOver(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "homeserver.db")
-	hub := stream.NewHub(0)
-	s, err := store.Open(t.Context(), store.Options{Server: storetest.Server, SQLite: path, Published: hub.Publish})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newEDUWorldOn(t, s, hub)
-	defer func() { w.must(s.Close()) }()
-	operator, err := sql.Open("sqlite", path)
-	w.must(err)
-	_, err = operator.Exec(`CREATE TRIGGER poison BEFORE INSERT ON to_device_messages WHEN instr(new.event, 'poison') > 0
+	w, operate := newOperatedEDUWorld(t)
+	operate(`CREATE TRIGGER poison BEFORE INSERT ON to_device_messages WHEN instr(new.event, 'poison') > 0
 		BEGIN SELECT RAISE(ABORT, 'not in this table'); END`)
-	w.must(err)
-	w.must(operator.Close())
-	_, err = w.send("1", nil, []jsontext.Value{jsontext.Value(strings.ReplaceAll(strings.ReplaceAll(roomKey, "m.room_key", "m.poison"), `"k"`, `"p"`)), jsontext.Value(roomKey)})
+	_, err := w.send("1", nil, []jsontext.Value{jsontext.Value(strings.ReplaceAll(strings.ReplaceAll(roomKey, "m.room_key", "m.poison"), `"k"`, `"p"`)), jsontext.Value(roomKey)})
 	w.must(err)
 	if got := w.waiting(); len(got) != 1 || !strings.Contains(got[0], "m.room_key") {
 		t.Errorf("%v wait", got)
