@@ -37,13 +37,17 @@ type Service struct {
 
 	stale chan struct{} // there may be a list of remote devices to fetch
 
+	// unweighed counts what was queued for a device since its queue was last weighed. It belongs to writes.
+	unweighed map[queueKey]int
+
 	mu     sync.Mutex
 	asking map[id.User]*question
 }
 
 // New makes a service for the users of server.
 func New(s *store.Store, server id.Server, remote Remote) *Service {
-	return &Service{store: s, server: server, remote: remote, stale: make(chan struct{}, 1), asking: map[id.User]*question{}}
+	return &Service{store: s, server: server, remote: remote, stale: make(chan struct{}, 1),
+		unweighed: map[queueKey]int{}, asking: map[id.User]*question{}}
 }
 
 // Failure says why a server could not be asked.
@@ -140,6 +144,7 @@ func (s *Service) DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device
 		return err
 	}
 	for _, d := range devices {
+		delete(s.unweighed, queueKey{nid, d})
 		if err := tx.ToDevice.Delete(nid, d); err != nil {
 			return err
 		}

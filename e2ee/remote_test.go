@@ -743,28 +743,6 @@ func TestMessagesOfOtherServersArriveOnce(t *testing.T) {
 	w.refused(w.ReceiveToDevice(t.Context(), other, strings.Repeat("m", 300), m, to), 400, "M_INVALID_PARAM")
 }
 
-func TestQueuesOfLostDevicesAreBounded(t *testing.T) {
-	w := newWorld(t)
-	const bound = 10_000
-	w.update(func(tx *store.Tx) error {
-		nid, err := tx.IDs.User(alice)
-		for i := 0; i < bound+500 && err == nil; i++ {
-			err = tx.ToDevice.Insert(nid, "alice", fmt.Appendf(nil, `{"n":%d}`, i))
-		}
-		return err
-	})
-	for i := range 70 {
-		w.must(w.ReceiveToDevice(t.Context(), other, fmt.Sprint(i), e2ee.Message{Sender: dora, Type: "m.x"}, messages(alice, "alice")))
-	}
-	w.view(func(tx *store.Tx) error {
-		all, err := tx.ToDevice.List(w.nidIn(tx, alice), "alice", 0, 1<<60, 1<<20)
-		if n := len(all); n > bound+64 || n < bound || !strings.Contains(string(all[n-1].Event), "dora") {
-			t.Errorf("%d messages wait", n)
-		}
-		return err
-	})
-}
-
 func (w *world) nidIn(tx *store.Tx, u id.User) store.UserNID {
 	w.t.Helper()
 	nid, _, err := tx.IDs.FindUser(u)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/store"
@@ -30,14 +29,6 @@ const (
 	maxToDeviceBytes = 32 << 20 // of all messages that one request queues
 	txnMemory        = 24 * time.Hour
 	messageMemory    = 7 * 24 * time.Hour // of the ids of other servers' messages
-
-	// maxQueued is about how many messages wait for a device that does not fetch
-	// them; the oldest go first. In a busy week of a user in hundreds of encrypted
-	// rooms there come some thousand, most of them keys of messages: who has been
-	// away for longer gets the rest from the key backup. Without a bound every
-	// device that somebody lost would grow for ever.
-	maxQueued = 10_000
-	trimEvery = 64 // messages
 )
 
 // SendToDevice queues messages for devices. The same transaction of the same
@@ -68,7 +59,7 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 		if err != nil || !fresh {
 			return err
 		}
-		if err := queue(tx, m, local); err != nil {
+		if err := s.queue(tx, m, local); err != nil {
 			return err
 		}
 		return s.queueForServers(tx, m, remote)
@@ -124,7 +115,7 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, message
 		if err != nil || !fresh {
 			return err
 		}
-		return queue(tx, m, local)
+		return s.queue(tx, m, local)
 	})
 }
 
@@ -149,7 +140,7 @@ func (s *Service) inUse(ctx context.Context, to map[id.User]map[id.Device]jsonte
 }
 
 // queue writes messages to the queues of local devices.
-func queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+func (s *Service) queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
 	size := 0
 	var receivers []store.UserNID
 	for user, messages := range to {
@@ -179,10 +170,8 @@ func queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value)
 			if err := tx.ToDevice.Insert(nid, d.ID, toDeviceEvent(m, content)); err != nil {
 				return fmt.Errorf("queue message for %s: %w", user, err)
 			}
-			if tx.Position()%trimEvery == 0 {
-				if err := tx.ToDevice.Trim(nid, d.ID, maxQueued); err != nil {
-					return fmt.Errorf("trim the queue of %s: %w", user, err)
-				}
+			if err := s.grown(tx, nid, d.ID); err != nil {
+				return fmt.Errorf("trim the queue of %s: %w", user, err)
 			}
 			queued = true
 		}
@@ -201,11 +190,4 @@ func receiving(tx *store.Tx, user id.User) ([]store.Device, error) {
 		return nil, err
 	}
 	return tx.Devices.List(user)
-}
-
-func toDeviceEvent(m Message, content jsontext.Value) []byte {
-	e := append(make([]byte, 0, len(content)+128), `{"content":`...)
-	e = append(append(e, content...), `,"sender":`...)
-	e = append(canonical.AppendString(e, m.Sender), `,"type":`...)
-	return append(canonical.AppendString(e, m.Type), '}')
 }

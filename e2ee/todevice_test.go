@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hearth/e2ee"
+	"hearth/matrix/canonical"
 	"hearth/matrix/id"
 	"hearth/store"
 	"hearth/stream"
@@ -75,6 +76,129 @@ func TestMessagesToDeactivatedUsersAreDropped(t *testing.T) {
 	w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.x"}, "alice", "1", messages(bob, "*")))
 	if n := len(w.waiting(bob, "bob", 0)); n != 0 {
 		t.Errorf("%d messages wait", n)
+	}
+}
+
+// flood queues messages for bob's device without counting them, and then some as another server.
+func (w *world) flood(from id.Server, content string, n int) {
+	w.t.Helper()
+	nid := w.nid(bob)
+	w.update(func(tx *store.Tx) error {
+		for i := range n {
+			e := fmt.Sprintf(`{"content":%s,"sender":"@user%d:%s","type":"m.x%[2]d"}`, content, i, from)
+			if err := tx.ToDevice.Insert(nid, "bob", []byte(e)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range 64 {
+		to := map[id.User]map[id.Device]jsontext.Value{bob: {"bob": jsontext.Value(content)}}
+		w.must(w.ReceiveToDevice(w.t.Context(), from, fmt.Sprint("last", i), e2ee.Message{Sender: "@dora:" + id.User(from), Type: "m.x"}, to))
+	}
+}
+
+// queued counts what waits for bob's device, by the servers of the senders.
+func (w *world) queued() (messages, size map[id.Server]int) {
+	w.t.Helper()
+	messages, size = map[id.Server]int{}, map[id.Server]int{}
+	nid := w.nid(bob)
+	w.view(func(tx *store.Tx) error {
+		return tx.ToDevice.Each(nid, "bob", func(m store.ToDeviceMessage) {
+			from, _ := canonical.GetString(m.Event, "sender")
+			messages[id.User(from).Server()]++
+			size[id.User(from).Server()] += len(m.Event)
+		})
+	})
+	return messages, size
+}
+
+// Anybody may send to any device, but who fills its queue pushes out nobody else's messages.
+func TestAFloodPushesOutOnlyItself(t *testing.T) {
+	for name, c := range map[string]struct {
+		content string
+		n       int
+	}{
+		"many":  {`{}`, 10_000},
+		"large": {`{"x":"` + strings.Repeat("x", 65_000) + `","y":{"z":",\"sender\":\"@alice:localhost\""}}`, 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.room_key"}, "alice", "1", messages(bob, "bob")))
+			for i := range 20 {
+				w.must(w.ReceiveToDevice(t.Context(), "hs1.example", fmt.Sprint(i), e2ee.Message{Sender: "@erin:hs1.example", Type: "m.room_key"}, messages(bob, "bob")))
+			}
+			w.flood("evil.example", c.content, c.n)
+			n, size := w.queued()
+			if n["localhost"] != 1 || n["hs1.example"] != 20 {
+				t.Errorf("what is left: %v", n)
+			}
+			if n["evil.example"] > 9_100 || size["evil.example"] > 31<<20 || size["evil.example"] < 100<<10 {
+				t.Errorf("of the flood %d messages are left, %d bytes", n["evil.example"], size["evil.example"])
+			}
+			last := 0
+			nid := w.nid(bob)
+			w.view(func(tx *store.Tx) error {
+				return tx.ToDevice.Each(nid, "bob", func(m store.ToDeviceMessage) {
+					if strings.Contains(string(m.Event), `"sender":"@dora:evil.example"`) {
+						last++
+					}
+				})
+			})
+			if last != 64 {
+				t.Errorf("%d of the newest messages are left", last)
+			}
+		})
+	}
+}
+
+// A user of this server who floods a device does not push out what the others of this server send.
+func TestAFloodOfALocalUserPushesOutOnlyItself(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: alice, Type: "m.room_key"}, "alice", "1", messages(bob, "bob")))
+	nid := w.nid(bob)
+	w.update(func(tx *store.Tx) error {
+		for range 10_000 {
+			if err := tx.ToDevice.Insert(nid, "bob", []byte(`{"content":{},"sender":"@charlie:localhost","type":"m.x"}`)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range 64 {
+		w.must(w.SendToDevice(t.Context(), e2ee.Message{Sender: charlie, Type: "m.x"}, "charlie", fmt.Sprint(i), messages(bob, "bob")))
+	}
+	if first := w.waiting(bob, "bob", 0)[0]; !strings.Contains(first, string(alice)) {
+		t.Errorf("the oldest is %s", first)
+	}
+	if n, _ := w.queued(); n["localhost"] > 9_100 {
+		t.Errorf("%v are left", n)
+	}
+}
+
+// Each device of a user has its bound, however their positions alternate.
+func TestEachQueueIsBounded(t *testing.T) {
+	w := newWorld(t)
+	w.device(bob, "SECOND")
+	w.flood("evil.example", `{}`, 10_000)
+	nid := w.nid(bob)
+	w.update(func(tx *store.Tx) error {
+		for range 10_000 {
+			if err := tx.ToDevice.Insert(nid, "SECOND", []byte(`{"content":{},"sender":"@dora:evil.example","type":"m.x"}`)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range 64 {
+		w.must(w.ReceiveToDevice(t.Context(), "evil.example", fmt.Sprint(i), e2ee.Message{Sender: "@dora:evil.example", Type: "m.x"}, messages(bob, "*")))
+	}
+	for _, d := range []id.Device{"bob", "SECOND"} {
+		n := 0
+		w.view(func(tx *store.Tx) error { return tx.ToDevice.Each(nid, d, func(store.ToDeviceMessage) { n++ }) })
+		if n > 10_000 {
+			t.Errorf("%d messages wait for %s", n, d)
+		}
 	}
 }
 
