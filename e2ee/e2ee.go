@@ -37,8 +37,10 @@ type Service struct {
 
 	stale chan struct{} // there may be a list of remote devices to fetch
 
-	// unweighed counts what was queued for a device since its queue was last weighed. It belongs to writes.
+	// What was queued for a device since its queue was last weighed, and noted of a server since all that
+	// is noted of it was last counted. They belong to writes.
 	unweighed map[queueKey]int
+	uncounted map[store.ServerNID]int
 
 	mu     sync.Mutex
 	asking map[id.User]*question
@@ -47,7 +49,7 @@ type Service struct {
 // New makes a service for the users of server.
 func New(s *store.Store, server id.Server, remote Remote) *Service {
 	return &Service{store: s, server: server, remote: remote, stale: make(chan struct{}, 1),
-		unweighed: map[queueKey]int{}, asking: map[id.User]*question{}}
+		unweighed: map[queueKey]int{}, uncounted: map[store.ServerNID]int{}, asking: map[id.User]*question{}}
 }
 
 // Failure says why a server could not be asked.

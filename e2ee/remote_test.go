@@ -743,6 +743,39 @@ func TestMessagesOfOtherServersArriveOnce(t *testing.T) {
 	w.refused(w.ReceiveToDevice(t.Context(), other, strings.Repeat("m", 300), m, to), 400, "M_INVALID_PARAM")
 }
 
+// What reaches nobody is not remembered, and of what a server sent not all of a week.
+func TestFewMessagesOfAServerAreRemembered(t *testing.T) {
+	w := newWorld(t)
+	m := e2ee.Message{Sender: dora, Type: "m.x"}
+	receive := func(name string, device id.Device) {
+		t.Helper()
+		w.must(w.ReceiveToDevice(t.Context(), other, name, m, messages(alice, device)))
+	}
+	receive("early", "NEW")
+	w.device(alice, "NEW")
+	receive("early", "NEW")
+	if got := w.waiting(alice, "NEW", 0); len(got) != 1 {
+		t.Errorf("an id is in use that nobody got a message of: %v", got)
+	}
+	w.update(func(tx *store.Tx) error {
+		server, err := tx.IDs.Server(other)
+		for i := 0; i < 10_000 && err == nil; i++ {
+			_, err = tx.ToDevice.InsertReceived(server, fmt.Sprint("flood", i), time.Now().UnixMilli()-2000+int64(i/10))
+		}
+		return err
+	})
+	for i := range 64 {
+		receive(fmt.Sprint(i), "alice")
+	}
+	receive("0", "alice")
+	if got := w.waiting(alice, "alice", 0); len(got) != 64 {
+		t.Errorf("%d messages wait: one was taken twice", len(got))
+	}
+	if receive("flood0", "alice"); len(w.waiting(alice, "alice", 0)) != 65 {
+		t.Error("the oldest id is remembered still")
+	}
+}
+
 func (w *world) nidIn(tx *store.Tx, u id.User) store.UserNID {
 	w.t.Helper()
 	nid, _, err := tx.IDs.FindUser(u)

@@ -29,6 +29,9 @@ const (
 	maxToDeviceBytes = 32 << 20 // of all messages that one request queues
 	txnMemory        = 24 * time.Hour
 	messageMemory    = 7 * 24 * time.Hour // of the ids of other servers' messages
+	// maxRemembered is about how many ids of one server's messages are remembered. It repeats those that
+	// it sent last and was not answered.
+	maxRemembered = 10_000
 )
 
 // SendToDevice queues messages for devices. The same transaction of the same
@@ -59,7 +62,11 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 		if err != nil || !fresh {
 			return err
 		}
-		if err := s.queue(tx, m, local); err != nil {
+		here, err := deliveries(tx, local)
+		if err != nil {
+			return err
+		}
+		if err := s.queue(tx, m, here); err != nil {
 			return err
 		}
 		return s.queueForServers(tx, m, remote)
@@ -104,19 +111,36 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, message
 	}
 	now := time.Now()
 	return s.receive(ctx, func(tx *store.Tx) error {
-		server, err := tx.IDs.Server(origin)
-		if err != nil {
+		here, err := deliveries(tx, local)
+		if err != nil || len(here) == 0 {
 			return err
 		}
-		if err := tx.ToDevice.ExpireReceived(now.Add(-messageMemory).UnixMilli()); err != nil {
-			return err
-		}
-		fresh, err := tx.ToDevice.InsertReceived(server, messageID, now.UnixMilli())
+		fresh, err := s.isFresh(tx, origin, messageID, now)
 		if err != nil || !fresh {
 			return err
 		}
-		return s.queue(tx, m, local)
+		return s.queue(tx, m, here)
 	})
+}
+
+// isFresh notes the id of another server's message, and says whether it is new.
+func (s *Service) isFresh(tx *store.Tx, origin id.Server, messageID string, now time.Time) (bool, error) {
+	server, err := tx.IDs.Server(origin)
+	if err != nil {
+		return false, err
+	}
+	if err := tx.ToDevice.ExpireReceived(now.Add(-messageMemory).UnixMilli()); err != nil {
+		return false, err
+	}
+	fresh, err := tx.ToDevice.InsertReceived(server, messageID, now.UnixMilli())
+	if err != nil || !fresh {
+		return false, err
+	}
+	if s.uncounted[server]++; s.uncounted[server] >= weighEvery {
+		delete(s.uncounted, server)
+		err = tx.ToDevice.TrimReceived(server, maxRemembered)
+	}
+	return true, err
 }
 
 // inUse leaves out whom nothing can be delivered to, before anything is written: all other writes wait
@@ -139,23 +163,21 @@ func (s *Service) inUse(ctx context.Context, to map[id.User]map[id.Device]jsonte
 	return there, nil
 }
 
-// queue writes messages to the queues of local devices.
-func (s *Service) queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+// delivery is a message for a local device.
+type delivery struct {
+	user    id.User
+	device  id.Device
+	content jsontext.Value
+}
+
+// deliveries finds the devices that messages are for.
+func deliveries(tx *store.Tx, to map[id.User]map[id.Device]jsontext.Value) (all []delivery, err error) {
 	size := 0
-	var receivers []store.UserNID
 	for user, messages := range to {
 		devices, err := receiving(tx, user)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if len(devices) == 0 {
-			continue
-		}
-		nid, err := tx.IDs.User(user)
-		if err != nil {
-			return err
-		}
-		queued := false
 		for _, d := range devices {
 			content, ok := messages[d.ID]
 			if !ok {
@@ -165,17 +187,29 @@ func (s *Service) queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]js
 				continue
 			}
 			if size += len(content); size > maxToDeviceBytes {
-				return errcode.TooLarge("the messages are more than %d bytes", maxToDeviceBytes)
+				return nil, errcode.TooLarge("the messages are more than %d bytes", maxToDeviceBytes)
 			}
-			if err := tx.ToDevice.Insert(nid, d.ID, toDeviceEvent(m, content)); err != nil {
-				return fmt.Errorf("queue message for %s: %w", user, err)
-			}
-			if err := s.grown(tx, nid, d.ID); err != nil {
-				return fmt.Errorf("trim the queue of %s: %w", user, err)
-			}
-			queued = true
+			all = append(all, delivery{user, d.ID, content})
 		}
-		if queued {
+	}
+	return all, nil
+}
+
+// queue writes messages to the queues of local devices.
+func (s *Service) queue(tx *store.Tx, m Message, to []delivery) error {
+	var receivers []store.UserNID
+	for i, d := range to {
+		nid, err := tx.IDs.User(d.user)
+		if err != nil {
+			return err
+		}
+		if err := tx.ToDevice.Insert(nid, d.device, toDeviceEvent(m, d.content)); err != nil {
+			return fmt.Errorf("queue message for %s: %w", d.user, err)
+		}
+		if err := s.grown(tx, nid, d.device); err != nil {
+			return fmt.Errorf("trim the queue of %s: %w", d.user, err)
+		}
+		if i == 0 || to[i-1].user != d.user {
 			receivers = append(receivers, nid)
 		}
 	}

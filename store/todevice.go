@@ -26,8 +26,10 @@ const (
 		SELECT value FROM json_each($3) -- only: sqlite
 		SELECT value::bigint FROM json_array_elements_text($3::json) -- only: postgres
 		)`
-	insertReceived       = `INSERT INTO received_to_device (server_nid, message_id, received_ts) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
-	expireReceived       = `DELETE FROM received_to_device WHERE received_ts < $1`
+	insertReceived = `INSERT INTO received_to_device (server_nid, message_id, received_ts) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
+	expireReceived = `DELETE FROM received_to_device WHERE received_ts < $1`
+	trimReceived   = `DELETE FROM received_to_device WHERE server_nid = $1 AND received_ts <
+		(SELECT r.received_ts FROM received_to_device r WHERE r.server_nid = $1 ORDER BY r.received_ts DESC LIMIT 1 OFFSET $2)`
 	deleteToDeviceTxnsOf = `DELETE FROM to_device_transactions WHERE user_nid = $1 AND device_id = $2`
 )
 
@@ -109,5 +111,11 @@ func (t ToDevice) InsertReceived(server ServerNID, messageID string, now int64) 
 // ExpireReceived forgets messages from before a time.
 func (t ToDevice) ExpireReceived(before int64) error {
 	_, err := t.tx.exec(expireReceived, before)
+	return err
+}
+
+// TrimReceived forgets a server's messages but for about the newest.
+func (t ToDevice) TrimReceived(server ServerNID, keep int) error {
+	_, err := t.tx.exec(trimReceived, server, keep)
 	return err
 }
