@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -741,6 +742,61 @@ func TestMessagesOfOtherServersArriveOnce(t *testing.T) {
 	}
 	w.refused(w.ReceiveToDevice(t.Context(), other, "m3", m, map[id.User]map[id.Device]jsontext.Value{alice: {"alice": jsontext.Value(`1`)}}), 400, "M_BAD_JSON")
 	w.refused(w.ReceiveToDevice(t.Context(), other, strings.Repeat("m", 300), m, to), 400, "M_INVALID_PARAM")
+}
+
+// A server that does not answer for any of its users does not keep the lists of others from being fetched.
+func TestAServerThatHangsLeavesOthersTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElsewhere()
+		remote := e.remote()
+		var mu sync.Mutex
+		var asked []id.User
+		remote.GetDevices = func(ctx context.Context, to id.Server, user id.User) (e2ee.UserDevices, error) {
+			mu.Lock()
+			asked = append(asked, user)
+			mu.Unlock()
+			if to == other {
+				<-ctx.Done()
+				return e2ee.UserDevices{}, ctx.Err()
+			}
+			return e2ee.UserDevices{User: user, StreamID: 1}, nil
+		}
+		w := newWorldOn(t, nil, remote)
+		r := w.share(alice)
+		users := []id.User{}
+		for i := range 30 {
+			users = append(users, id.User(fmt.Sprintf("@user%d:%s", i, other)))
+		}
+		for _, u := range append(users, emil) { // emil's server tells last
+			w.meet(r, u)
+			w.update(func(tx *store.Tx) error {
+				nid, err := tx.IDs.User(u)
+				if err != nil {
+					return err
+				}
+				return tx.RemoteLists.Set(store.RemoteList{User: nid, Stale: true})
+			})
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.FetchStale(ctx) }()
+		synctest.Wait()
+		mu.Lock()
+		if !slices.Contains(asked, emil) {
+			t.Errorf("asked are %v", asked)
+		}
+		mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		mu.Lock()
+		for _, u := range users {
+			if !slices.Contains(asked, u) {
+				t.Errorf("%s is never asked for", u)
+			}
+		}
+		mu.Unlock()
+		stop()
+		w.must(<-ended)
+	})
 }
 
 // What reaches nobody is not remembered, and of what a server sent not all of a week.
