@@ -9,7 +9,9 @@
 package e2ee
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -35,13 +37,19 @@ type Service struct {
 
 	stale chan struct{} // there may be a list of remote devices to fetch
 
+	// What was queued for a device since its queue was last weighed, and noted of a server since all that
+	// is noted of it was last counted. They belong to writes.
+	unweighed map[queueKey]int
+	uncounted map[store.ServerNID]int
+
 	mu     sync.Mutex
 	asking map[id.User]*question
 }
 
 // New makes a service for the users of server.
 func New(s *store.Store, server id.Server, remote Remote) *Service {
-	return &Service{store: s, server: server, remote: remote, stale: make(chan struct{}, 1), asking: map[id.User]*question{}}
+	return &Service{store: s, server: server, remote: remote, stale: make(chan struct{}, 1),
+		unweighed: map[queueKey]int{}, uncounted: map[store.ServerNID]int{}, asking: map[id.User]*question{}}
 }
 
 // Failure says why a server could not be asked.
@@ -49,7 +57,8 @@ type Failure struct {
 	Message string `json:"message"`
 }
 
-// maxAsked bounds how many users or devices one request may ask for.
+// maxAsked bounds how many users or devices one request may ask for, and to how many users one may
+// send. Clients name some hundreds, and other servers pass on what one client has sent.
 const maxAsked = 10_000
 
 func tooMany() error { return errcode.TooLarge("the request asks for too many keys at once") }
@@ -96,6 +105,17 @@ func splitLocal[V any](s *Service, asked map[id.User]V) (local, remote map[id.Us
 	return local, remote
 }
 
+// receive writes what another server told. The error is an *errcode.Error where it would be the same
+// the next time: else what cannot be stored would be sent again for ever, and hold up all behind it.
+func (s *Service) receive(ctx context.Context, fn func(*store.Tx) error) error {
+	err := s.store.Update(ctx, fn)
+	if store.Unstorable(err) {
+		slog.ErrorContext(ctx, "what another server told cannot be stored", "error", err)
+		return errcode.InvalidParam("the content cannot be stored")
+	}
+	return err
+}
+
 // deviceListChanged notes that keys of a local user changed and tells all who
 // see him, other servers too. An empty device stands for his cross-signing keys.
 func (s *Service) deviceListChanged(tx *store.Tx, user store.UserNID, device id.Device) error {
@@ -126,6 +146,7 @@ func (s *Service) DevicesDeleted(tx *store.Tx, user id.User, devices []id.Device
 		return err
 	}
 	for _, d := range devices {
+		delete(s.unweighed, queueKey{nid, d})
 		if err := tx.ToDevice.Delete(nid, d); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -853,26 +854,92 @@ func TestMessagesOfOtherServersArriveOnce(t *testing.T) {
 	w.refused(w.ReceiveToDevice(t.Context(), other, strings.Repeat("m", 300), m, to), 400, "M_INVALID_PARAM")
 }
 
-func TestQueuesOfLostDevicesAreBounded(t *testing.T) {
+// A server that does not answer for any of its users does not keep the lists of others from being fetched.
+func TestAServerThatHangsLeavesOthersTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElsewhere()
+		remote := e.remote()
+		var mu sync.Mutex
+		var asked []id.User
+		remote.GetDevices = func(ctx context.Context, to id.Server, user id.User) (e2ee.UserDevices, error) {
+			mu.Lock()
+			asked = append(asked, user)
+			mu.Unlock()
+			if to == other {
+				<-ctx.Done()
+				return e2ee.UserDevices{}, ctx.Err()
+			}
+			return e2ee.UserDevices{User: user, StreamID: 1}, nil
+		}
+		w := newWorldOn(t, nil, remote)
+		r := w.share(alice)
+		users := []id.User{}
+		for i := range 30 {
+			users = append(users, id.User(fmt.Sprintf("@user%d:%s", i, other)))
+		}
+		for _, u := range append(users, emil) { // emil's server tells last
+			w.meet(r, u)
+			w.update(func(tx *store.Tx) error {
+				nid, err := tx.IDs.User(u)
+				if err != nil {
+					return err
+				}
+				return tx.RemoteLists.Set(store.RemoteList{User: nid, Stale: true})
+			})
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.FetchStale(ctx) }()
+		synctest.Wait()
+		mu.Lock()
+		if !slices.Contains(asked, emil) {
+			t.Errorf("asked are %v", asked)
+		}
+		mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		mu.Lock()
+		for _, u := range users {
+			if !slices.Contains(asked, u) {
+				t.Errorf("%s is never asked for", u)
+			}
+		}
+		mu.Unlock()
+		stop()
+		w.must(<-ended)
+	})
+}
+
+// What reaches nobody is not remembered, and of what a server sent not all of a week.
+func TestFewMessagesOfAServerAreRemembered(t *testing.T) {
 	w := newWorld(t)
-	const bound = 10_000
-	w.update(func(tx *store.Tx) error {
-		nid, err := tx.IDs.User(alice)
-		for i := 0; i < bound+500 && err == nil; i++ {
-			err = tx.ToDevice.Insert(nid, "alice", fmt.Appendf(nil, `{"n":%d}`, i))
-		}
-		return err
-	})
-	for i := range 70 {
-		w.must(w.ReceiveToDevice(t.Context(), other, fmt.Sprint(i), e2ee.Message{Sender: dora, Type: "m.x"}, messages(alice, "alice")))
+	m := e2ee.Message{Sender: dora, Type: "m.x"}
+	receive := func(name string, device id.Device) {
+		t.Helper()
+		w.must(w.ReceiveToDevice(t.Context(), other, name, m, messages(alice, device)))
 	}
-	w.view(func(tx *store.Tx) error {
-		all, err := tx.ToDevice.List(w.nidIn(tx, alice), "alice", 0, 1<<60, 1<<20)
-		if n := len(all); n > bound+64 || n < bound || !strings.Contains(string(all[n-1].Event), "dora") {
-			t.Errorf("%d messages wait", n)
+	receive("early", "NEW")
+	w.device(alice, "NEW")
+	receive("early", "NEW")
+	if got := w.waiting(alice, "NEW", 0); len(got) != 1 {
+		t.Errorf("an id is in use that nobody got a message of: %v", got)
+	}
+	w.update(func(tx *store.Tx) error {
+		server, err := tx.IDs.Server(other)
+		for i := 0; i < 10_000 && err == nil; i++ {
+			_, err = tx.ToDevice.InsertReceived(server, fmt.Sprint("flood", i), time.Now().UnixMilli()-2000+int64(i/10))
 		}
 		return err
 	})
+	for i := range 64 {
+		receive(fmt.Sprint(i), "alice")
+	}
+	receive("0", "alice")
+	if got := w.waiting(alice, "alice", 0); len(got) != 64 {
+		t.Errorf("%d messages wait: one was taken twice", len(got))
+	}
+	if receive("flood0", "alice"); len(w.waiting(alice, "alice", 0)) != 65 {
+		t.Error("the oldest id is remembered still")
+	}
 }
 
 func (w *world) nidIn(tx *store.Tx, u id.User) store.UserNID {

@@ -364,7 +364,7 @@ func (s *Service) ReceiveSigningKeyUpdate(ctx context.Context, u SigningKeyUpdat
 // device changed, empty: all of them. Where that is not known yet, the change is noted for
 // when it is.
 func (s *Service) updateRemote(ctx context.Context, user id.User, device id.Device, fn func(tx *store.Tx, nid store.UserNID, l store.RemoteList, kept bool) error) error {
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	return s.receive(ctx, func(tx *store.Tx) error {
 		nid, known, err := tx.IDs.FindUser(user)
 		if err != nil {
 			return err
@@ -423,10 +423,12 @@ func notSharing(tx *store.Tx, user id.User, device id.Device) error {
 
 // How stale lists are fetched.
 const (
-	fetchBatch   = 20 // lists in one round
-	fetchTime    = 30 * time.Second
-	firstRefetch = 30 * time.Second
-	maxRefetch   = 6 * time.Hour
+	fetchBatch = 20 // lists in one round
+	// fetchOfServer is how many of them are one server's: it may answer none of them until the time is over.
+	fetchOfServer = 4
+	fetchTime     = 30 * time.Second
+	firstRefetch  = 30 * time.Second
+	maxRefetch    = 6 * time.Hour
 )
 
 func (s *Service) wakeFetching() {
@@ -468,7 +470,7 @@ func (s *Service) fetchRound(ctx context.Context) (next time.Duration, err error
 	now := time.Now().UnixMilli()
 	next = maxRefetch
 	err = s.store.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.RemoteLists.Stale(fetchBatch)
+		rows, err := tx.RemoteLists.Stale(fetchBatch, fetchOfServer)
 		if err != nil {
 			return err
 		}

@@ -3,11 +3,12 @@ package e2ee
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"hearth/matrix/canonical"
 	"hearth/matrix/errcode"
 	"hearth/matrix/id"
 	"hearth/store"
@@ -28,14 +29,9 @@ const (
 	maxToDeviceBytes = 32 << 20 // of all messages that one request queues
 	txnMemory        = 24 * time.Hour
 	messageMemory    = 7 * 24 * time.Hour // of the ids of other servers' messages
-
-	// maxQueued is about how many messages wait for a device that does not fetch
-	// them; the oldest go first. In a busy week of a user in hundreds of encrypted
-	// rooms there come some thousand, most of them keys of messages: who has been
-	// away for longer gets the rest from the key backup. Without a bound every
-	// device that somebody lost would grow for ever.
-	maxQueued = 10_000
-	trimEvery = 64 // messages
+	// maxRemembered is about how many ids of one server's messages are remembered. It repeats those that
+	// it sent last and was not answered.
+	maxRemembered = 10_000
 )
 
 // SendToDevice queues messages for devices. The same transaction of the same
@@ -49,6 +45,10 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 		return err
 	}
 	local, remote := splitLocal(s, to)
+	local, err := s.inUse(ctx, local)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	return s.store.Update(ctx, func(tx *store.Tx) error {
 		sender, err := tx.IDs.User(m.Sender)
@@ -62,7 +62,11 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 		if err != nil || !fresh {
 			return err
 		}
-		if err := queue(tx, m, local); err != nil {
+		here, err := deliveries(tx, local)
+		if err != nil {
+			return err
+		}
+		if err := s.queue(tx, m, here); err != nil {
 			return err
 		}
 		return s.queueForServers(tx, m, remote)
@@ -70,6 +74,9 @@ func (s *Service) SendToDevice(ctx context.Context, m Message, device id.Device,
 }
 
 func checkMessages(to map[id.User]map[id.Device]jsontext.Value) error {
+	if len(to) > maxAsked {
+		return errcode.TooLarge("the messages are for more than %d users", maxAsked)
+	}
 	size := 0
 	for _, devices := range to {
 		for _, content := range devices {
@@ -98,40 +105,79 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.Server, message
 		return err
 	}
 	local, _ := splitLocal(s, to)
+	local, err := s.inUse(ctx, local)
+	if err != nil || len(local) == 0 {
+		return err
+	}
 	now := time.Now()
-	return s.store.Update(ctx, func(tx *store.Tx) error {
-		server, err := tx.IDs.Server(origin)
-		if err != nil {
+	return s.receive(ctx, func(tx *store.Tx) error {
+		here, err := deliveries(tx, local)
+		if err != nil || len(here) == 0 {
 			return err
 		}
-		if err := tx.ToDevice.ExpireReceived(now.Add(-messageMemory).UnixMilli()); err != nil {
-			return err
-		}
-		fresh, err := tx.ToDevice.InsertReceived(server, messageID, now.UnixMilli())
+		fresh, err := s.isFresh(tx, origin, messageID, now)
 		if err != nil || !fresh {
 			return err
 		}
-		return queue(tx, m, local)
+		return s.queue(tx, m, here)
 	})
 }
 
-// queue writes messages to the queues of local devices.
-func queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value) error {
+// isFresh notes the id of another server's message, and says whether it is new.
+func (s *Service) isFresh(tx *store.Tx, origin id.Server, messageID string, now time.Time) (bool, error) {
+	server, err := tx.IDs.Server(origin)
+	if err != nil {
+		return false, err
+	}
+	if err := tx.ToDevice.ExpireReceived(now.Add(-messageMemory).UnixMilli()); err != nil {
+		return false, err
+	}
+	fresh, err := tx.ToDevice.InsertReceived(server, messageID, now.UnixMilli())
+	if err != nil || !fresh {
+		return false, err
+	}
+	if s.uncounted[server]++; s.uncounted[server] >= weighEvery {
+		delete(s.uncounted, server)
+		err = tx.ToDevice.TrimReceived(server, maxRemembered)
+	}
+	return true, err
+}
+
+// inUse leaves out whom nothing can be delivered to, before anything is written: all other writes wait
+// for one that looks for thousands who do not exist.
+func (s *Service) inUse(ctx context.Context, to map[id.User]map[id.Device]jsontext.Value) (map[id.User]map[id.Device]jsontext.Value, error) {
+	if len(to) == 0 {
+		return nil, nil
+	}
+	there := make(map[id.User]map[id.Device]jsontext.Value, len(to))
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		users, err := tx.Users.InUse(slices.Collect(maps.Keys(to)))
+		for _, user := range users {
+			there[user] = to[user]
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for receivers of messages: %w", err)
+	}
+	return there, nil
+}
+
+// delivery is a message for a local device.
+type delivery struct {
+	user    id.User
+	device  id.Device
+	content jsontext.Value
+}
+
+// deliveries finds the devices that messages are for.
+func deliveries(tx *store.Tx, to map[id.User]map[id.Device]jsontext.Value) (all []delivery, err error) {
 	size := 0
-	var receivers []store.UserNID
 	for user, messages := range to {
 		devices, err := receiving(tx, user)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if len(devices) == 0 {
-			continue
-		}
-		nid, err := tx.IDs.User(user)
-		if err != nil {
-			return err
-		}
-		queued := false
 		for _, d := range devices {
 			content, ok := messages[d.ID]
 			if !ok {
@@ -141,19 +187,29 @@ func queue(tx *store.Tx, m Message, to map[id.User]map[id.Device]jsontext.Value)
 				continue
 			}
 			if size += len(content); size > maxToDeviceBytes {
-				return errcode.TooLarge("the messages are more than %d bytes", maxToDeviceBytes)
+				return nil, errcode.TooLarge("the messages are more than %d bytes", maxToDeviceBytes)
 			}
-			if err := tx.ToDevice.Insert(nid, d.ID, toDeviceEvent(m, content)); err != nil {
-				return fmt.Errorf("queue message for %s: %w", user, err)
-			}
-			if tx.Position()%trimEvery == 0 {
-				if err := tx.ToDevice.Trim(nid, d.ID, maxQueued); err != nil {
-					return fmt.Errorf("trim the queue of %s: %w", user, err)
-				}
-			}
-			queued = true
+			all = append(all, delivery{user, d.ID, content})
 		}
-		if queued {
+	}
+	return all, nil
+}
+
+// queue writes messages to the queues of local devices.
+func (s *Service) queue(tx *store.Tx, m Message, to []delivery) error {
+	var receivers []store.UserNID
+	for i, d := range to {
+		nid, err := tx.IDs.User(d.user)
+		if err != nil {
+			return err
+		}
+		if err := tx.ToDevice.Insert(nid, d.device, toDeviceEvent(m, d.content)); err != nil {
+			return fmt.Errorf("queue message for %s: %w", d.user, err)
+		}
+		if err := s.grown(tx, nid, d.device); err != nil {
+			return fmt.Errorf("trim the queue of %s: %w", d.user, err)
+		}
+		if i == 0 || to[i-1].user != d.user {
 			receivers = append(receivers, nid)
 		}
 	}
@@ -168,11 +224,4 @@ func receiving(tx *store.Tx, user id.User) ([]store.Device, error) {
 		return nil, err
 	}
 	return tx.Devices.List(user)
-}
-
-func toDeviceEvent(m Message, content jsontext.Value) []byte {
-	e := append(make([]byte, 0, len(content)+128), `{"content":`...)
-	e = append(append(e, content...), `,"sender":`...)
-	e = append(canonical.AppendString(e, m.Sender), `,"type":`...)
-	return append(canonical.AppendString(e, m.Type), '}')
 }

@@ -153,6 +153,36 @@ func TestAReceiptThatOvertakesItsEvent(t *testing.T) {
 	})
 }
 
+// A server that invents rooms and users who have read something there holds up nobody who writes.
+func TestReceiptsOfNobodyDoNotWaitForTheWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r := w.share(alice)
+		e := w.say(r, alice, "", "")
+		w.meet(r, dora)
+		var read []ephemeral.Received
+		for i := range 500 {
+			read = append(read, ephemeral.Received{User: id.User(fmt.Sprintf("@invented%d:hs1.example", i)), Event: e, TS: 1})
+		}
+		holds, release := make(chan struct{}), make(chan struct{})
+		held := w.store.Enqueue(func(*store.Tx) error {
+			close(holds)
+			<-release
+			return nil
+		})
+		<-holds
+		receipts := ephemeral.NewReceipts(w.store)
+		w.must(receipts.Receive(t.Context(), r, read))
+		w.must(receipts.Receive(t.Context(), "!unknown:hs1.example", read))
+		close(release)
+		w.must(held.Wait(t.Context()))
+		w.must(receipts.Receive(t.Context(), r, append(read, ephemeral.Received{User: dora, Event: e, TS: 1})))
+		if got := w.shown(r, alice, 0); len(got) != 1 {
+			t.Errorf("shown %s", got)
+		}
+	})
+}
+
 func TestPresenceOfOtherServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -3,7 +3,9 @@ package ephemeral
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -114,30 +116,69 @@ type Received struct {
 	TS     int64
 }
 
+// receiptsAtOnce bounds how many receipts are written in one go: all other writes wait for it.
+const receiptsAtOnce = 100
+
 // Receive moves receipts of users of another server. Those of users who are not
 // in the room are passed over; those of events that are not here wait for them a while.
 // spec: server-server-api#receipts
 func (r *Receipts) Receive(ctx context.Context, room id.Room, receipts []Received) error {
+	receipts, err := r.ofMembers(ctx, room, receipts)
+	if err != nil {
+		return err
+	}
 	now := time.Now().UnixMilli()
 	var early []Received
-	err := r.store.Update(ctx, func(tx *store.Tx) error {
-		early = nil
-		for _, v := range receipts {
-			if err := receive(tx, room, v, now); errors.Is(err, errUnseen) {
-				early = append(early, v)
-			} else if err != nil {
-				if _, ok := errors.AsType[*errcode.Error](err); !ok {
-					return err
+	for some := range slices.Chunk(receipts, receiptsAtOnce) {
+		var unseen []Received
+		err := r.store.Update(ctx, func(tx *store.Tx) error {
+			unseen = nil
+			for _, v := range some {
+				if err := receive(tx, room, v, now); errors.Is(err, errUnseen) {
+					unseen = append(unseen, v)
+				} else if err != nil {
+					if _, ok := errors.AsType[*errcode.Error](err); !ok {
+						return err
+					}
+					slog.DebugContext(ctx, "a receipt is passed over", "room", room, "user", v.User, "event", v.Event, "error", err)
 				}
-				slog.DebugContext(ctx, "a receipt is passed over", "room", room, "user", v.User, "event", v.Event, "error", err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		early = append(early, unseen...)
+	}
+	if len(early) == 0 {
+		return nil
+	}
+	return r.await(ctx, room, early)
+}
+
+// ofMembers leaves out the receipts of those who are not in the room, before anything is written:
+// a server may invent any number of them.
+func (r *Receipts) ofMembers(ctx context.Context, room id.Room, receipts []Received) (kept []Received, err error) {
+	err = r.store.View(ctx, func(tx *store.Tx) error {
+		row, known, err := tx.Rooms.Get(room)
+		if err != nil || !known {
+			return err
+		}
+		for _, v := range receipts {
+			joined, err := tx.Members.MayBeJoined(row, v.User)
+			if err != nil {
+				return err
+			}
+			if joined {
+				kept = append(kept, v)
 			}
 		}
 		return nil
 	})
-	if err != nil || len(early) == 0 {
-		return err
+	if err != nil {
+		return nil, fmt.Errorf("look for those who have read: %w", err)
 	}
-	return r.await(ctx, room, early)
+	return kept, nil
 }
 
 func receive(tx *store.Tx, room id.Room, v Received, now int64) error {

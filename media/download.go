@@ -24,6 +24,8 @@ type Request struct {
 	LoggedIn bool
 	// NoRemote asks for no file of another server but those copied already.
 	NoRemote bool
+	// ByServer: another server asks.
+	ByServer bool
 	// Timeout is how long to wait for a file that is not uploaded yet.
 	Timeout time.Duration
 }

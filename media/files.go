@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 )
 
 // files is a folder of files named after their SHA-256, with their thumbnails beside:
@@ -169,9 +168,6 @@ func (f files) remove(sha string) error {
 	return errors.Join(err, os.RemoveAll(f.thumbnails(sha)))
 }
 
-// maxThumbnails bounds how many thumbnails of one file are kept.
-const maxThumbnails = 24
-
 func (f files) openThumbnail(sha, name string) (*os.File, error) {
 	return os.Open(filepath.Join(f.thumbnails(sha), name))
 }
@@ -194,9 +190,6 @@ func (f files) keepThumbnail(sha, name string, write func(io.Writer) error) (*os
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fail(err)
 	}
-	if err := f.makeRoom(dir); err != nil {
-		return fail(err)
-	}
 	if err := os.Rename(tmp.Name(), filepath.Join(dir, name)); err != nil {
 		return fail(err)
 	}
@@ -204,25 +197,4 @@ func (f files) keepThumbnail(sha, name string, write func(io.Writer) error) (*os
 		return fail(err)
 	}
 	return tmp, nil
-}
-
-// makeRoom removes the older half of a file's thumbnails when there are many.
-func (f files) makeRoom(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) < maxThumbnails {
-		return err
-	}
-	age := func(e fs.DirEntry) int64 {
-		if info, err := e.Info(); err == nil {
-			return info.ModTime().UnixNano()
-		}
-		return 0
-	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return int(age(a)>>20 - age(b)>>20) })
-	for _, e := range entries[:len(entries)/2] {
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }

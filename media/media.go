@@ -86,7 +86,9 @@ type Repository struct {
 	accessed map[fileKey]int64     // when files were asked for, not yet written
 	decoding *semaphore.Weighted   // bytes of images in memory
 	slots    chan struct{}         // images being decoded
-	previews *previews
+	// serverSlots are those of them that other servers wait for.
+	serverSlots chan struct{}
+	previews    *previews
 }
 
 type fileKey struct {
@@ -99,6 +101,7 @@ const (
 	defaultMaxPixels = 32 << 20
 	// decodeSlots and decodeMemory bound what thumbnails cost at any moment.
 	decodeSlots  = 2
+	serverSlots  = 1 // of these, for other servers
 	decodeMemory = 320 << 20
 )
 
@@ -127,6 +130,8 @@ func New(s *store.Store, o Options) (*Repository, error) {
 		accessed: map[fileKey]int64{},
 		decoding: semaphore.NewWeighted(decodeMemory),
 		slots:    make(chan struct{}, decodeSlots),
+
+		serverSlots: make(chan struct{}, serverSlots),
 	}
 	if r.previews, err = newPreviews(o.Previews); err != nil {
 		return nil, err

@@ -26,11 +26,18 @@ type Size struct {
 	Animated      bool // animated, if the original is
 }
 
-// Thumbnails are made in steps of size, so that there are few of each file.
-// The first five are the spec's.
+// Thumbnails are made in steps of size, so that there are few of each file, whatever is asked for.
+// The first five to scale to are the spec's. Pictures of users are cut to squares; what else is
+// cut comes in a few aspects.
 var (
 	scaleSteps = []image.Point{{32, 32}, {96, 96}, {320, 240}, {640, 480}, {800, 600}, {1280, 960}, {1920, 1440}}
-	cropSteps  = []int{32, 64, 96, 160, 320, 480, 640, 800, 1280, 1920}
+	cropSteps  = []image.Point{
+		{32, 32}, {64, 64}, {96, 96}, {160, 160}, {320, 320}, {480, 480}, {640, 640}, {800, 800}, {1280, 1280}, {1920, 1920},
+		{96, 48}, {320, 160}, {640, 320}, {1280, 640}, {1920, 960},
+		{96, 72}, {320, 240}, {640, 480}, {1280, 960}, {1920, 1440},
+		{48, 96}, {160, 320}, {320, 640}, {640, 1280}, {960, 1920},
+		{72, 96}, {240, 320}, {480, 640}, {960, 1280}, {1440, 1920},
+	}
 )
 
 const jpegQuality = 82
@@ -64,7 +71,7 @@ func (r *Repository) Thumbnail(ctx context.Context, q Request, size Size) (*File
 	if err := r.checkPixels(m, pic); err != nil {
 		return nil, err
 	}
-	f, err := r.openThumbnail(ctx, m, original, pic, plan)
+	f, err := r.openThumbnail(ctx, q, m, original, pic, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +104,7 @@ func (r *Repository) checkPixels(m store.MediaFile, pic *picture) error {
 }
 
 // openThumbnail opens a thumbnail that was made before, or makes it.
-func (r *Repository) openThumbnail(ctx context.Context, m store.MediaFile, original *File, pic *picture, plan thumbnailPlan) (*os.File, error) {
+func (r *Repository) openThumbnail(ctx context.Context, q Request, m store.MediaFile, original *File, pic *picture, plan thumbnailPlan) (*os.File, error) {
 	f, err := r.files.openThumbnail(m.SHA256, plan.name())
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
@@ -106,7 +113,7 @@ func (r *Repository) openThumbnail(ctx context.Context, m store.MediaFile, origi
 	if plan.animated {
 		memory = pic.allFrames()
 	}
-	release, err := r.admit(ctx, memory)
+	release, err := r.admit(ctx, memory, q.ByServer)
 	if err != nil {
 		return nil, err
 	}
@@ -123,21 +130,36 @@ func (r *Repository) openThumbnail(ctx context.Context, m store.MediaFile, origi
 	return r.files.keepThumbnail(m.SHA256, plan.name(), encode)
 }
 
-// admit waits until an image of so many bytes may be decoded.
-func (r *Repository) admit(ctx context.Context, memory int64) (release func(), err error) {
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// admit waits until an image of so many bytes may be decoded. Other servers wait for each other,
+// so that they leave a place to those who are here.
+func (r *Repository) admit(ctx context.Context, memory int64, byServer bool) (release func(), err error) {
+	places := []chan struct{}{r.slots}
+	if byServer {
+		places = []chan struct{}{r.serverSlots, r.slots}
+	}
+	var taken []chan struct{}
+	leave := func() {
+		for _, place := range taken {
+			<-place
+		}
+	}
+	for _, place := range places {
+		select {
+		case place <- struct{}{}:
+			taken = append(taken, place)
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		}
 	}
 	memory = min(memory, decodeMemory)
 	if err := r.decoding.Acquire(ctx, memory); err != nil {
-		<-r.slots
+		leave()
 		return nil, err
 	}
 	return func() {
 		r.decoding.Release(memory)
-		<-r.slots
+		leave()
 	}, nil
 }
 
@@ -198,25 +220,26 @@ func (p *thumbnailPlan) scale(size Size) (enough bool) {
 	return true // nothing smaller would do
 }
 
-// crop takes the middle of the image in the aspect of the wanted size.
+// crop takes the middle of the image in the aspect of the smallest step that the wanted size fits in.
 func (p *thumbnailPlan) crop(size Size) (enough bool) {
-	longer := max(size.Width, size.Height)
-	for _, step := range cropSteps {
-		if step < longer {
-			continue
+	var step image.Point
+	for _, c := range cropSteps {
+		if c.X >= size.Width && c.Y >= size.Height && (step == image.Point{} || c.X*c.Y < step.X*step.Y) {
+			step = c
 		}
-		f := float64(step) / float64(longer)
-		tw, th := float64(size.Width)*f, float64(size.Height)*f
-		// The part of the original in that aspect, and no larger than it.
-		whole := min(float64(p.width)/tw, float64(p.height)/th)
-		cw, ch := scaled(p.width, tw*whole/float64(p.width)), scaled(p.height, th*whole/float64(p.height))
-		x, y := (p.width-cw)/2, (p.height-ch)/2
-		p.cut = image.Rect(x, y, x+cw, y+ch)
-		f = min(1, 1/whole)
-		p.width, p.height = scaled(cw, f), scaled(ch, f)
-		return false
 	}
-	return true
+	if step == (image.Point{}) {
+		return true // nothing smaller would do
+	}
+	// The part of the original in that aspect, and no larger than it.
+	tw, th := float64(step.X), float64(step.Y)
+	whole := min(float64(p.width)/tw, float64(p.height)/th)
+	cw, ch := scaled(p.width, tw*whole/float64(p.width)), scaled(p.height, th*whole/float64(p.height))
+	x, y := (p.width-cw)/2, (p.height-ch)/2
+	p.cut = image.Rect(x, y, x+cw, y+ch)
+	f := min(1, 1/whole)
+	p.width, p.height = scaled(cw, f), scaled(ch, f)
+	return false
 }
 
 func scaled(n int, f float64) int { return max(1, int(math.Round(float64(n)*f))) }

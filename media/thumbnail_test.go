@@ -2,8 +2,10 @@ package media
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -118,8 +120,8 @@ func TestThumbnailSizes(t *testing.T) {
 		{1000, 500, Size{Width: 32, Height: 32}, 32, 16, false},
 		{1000, 500, Size{Width: 96, Height: 96, Crop: true}, 96, 96, false},
 		{1000, 500, Size{Width: 90, Height: 90, Crop: true}, 96, 96, false},
-		{1000, 500, Size{Width: 200, Height: 50, Crop: true}, 320, 80, false},
-		{1000, 500, Size{Width: 50, Height: 200, Crop: true}, 80, 320, false},
+		{1000, 500, Size{Width: 200, Height: 50, Crop: true}, 320, 160, false},
+		{1000, 500, Size{Width: 50, Height: 200, Crop: true}, 160, 320, false},
 		{1000, 500, Size{Width: 600, Height: 600, Crop: true}, 500, 500, false}, // not enlarged
 		{100, 50, Size{Width: 320, Height: 240}, 0, 0, true},                    // smaller than wanted
 		{100, 50, Size{Width: 100, Height: 50, Crop: true}, 0, 0, true},
@@ -352,14 +354,29 @@ func TestDecompressionBombs(t *testing.T) {
 	wantCode(t, err, 413, "M_TOO_LARGE")
 }
 
+// Whatever sizes are asked for, few thumbnails are made of one file, and each of them once.
 func TestThumbnailsOfOneFileAreFew(t *testing.T) {
+	names := map[string]bool{}
+	pic := &picture{format: formatPNG, width: 3000, height: 2500}
+	for w := 1; w < 2000; w += 7 {
+		for h := 1; h < 2000; h += 7 {
+			for _, crop := range []bool{false, true} {
+				if plan := planThumbnail(pic, Size{Width: w, Height: h, Crop: crop}); !plan.original {
+					names[plan.name()] = true
+				}
+			}
+		}
+	}
+	if len(names) > 40 {
+		t.Errorf("there are %d different thumbnails", len(names))
+	}
 	r := largeRepository(t)
 	mediaID := upload(t, r, "image/png", pngOf(t, testImage(200, 200)))
 	for i := range 40 {
 		f, err := r.Thumbnail(t.Context(), local(mediaID), Size{Width: 50 + i, Height: 100, Crop: true})
 		read(t, f, err)
 	}
-	if n := len(onDisk(t, r)); n > maxThumbnails+1 {
+	if n := len(onDisk(t, r)); n > 5 {
 		t.Errorf("%d files on disk", n)
 	}
 	if err := r.Delete(t.Context(), storetest.Server, mediaID); err != nil {
@@ -368,6 +385,28 @@ func TestThumbnailsOfOneFileAreFew(t *testing.T) {
 	if left := onDisk(t, r); len(left) != 0 {
 		t.Errorf("left on disk: %v", left)
 	}
+}
+
+// However much other servers want, a user here gets a thumbnail.
+func TestOtherServersLeaveAPlaceForDecoding(t *testing.T) {
+	r := largeRepository(t)
+	release, err := r.admit(t.Context(), 1, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := pngOf(t, testImage(200, 200))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.admit(ended, 1, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("another server does not wait: %v", err)
+	}
+	q := local(upload(t, r, "image/png", body))
+	f, err := r.Thumbnail(t.Context(), q, Size{Width: 32, Height: 32})
+	read(t, f, err)
+	release()
+	q.ByServer = true
+	f, err = r.Thumbnail(t.Context(), q, Size{Width: 96, Height: 96})
+	read(t, f, err)
 }
 
 func pngChecksum(b []byte) uint32 {

@@ -17,8 +17,12 @@ type RemoteList struct {
 const (
 	remoteListColumns = `SELECT user_nid, stream_id, stale, failures, retry_after_ts FROM remote_device_lists `
 	getRemoteList     = remoteListColumns + `WHERE user_nid = $1`
-	staleRemoteLists  = remoteListColumns + `WHERE stale = 1 ORDER BY retry_after_ts LIMIT $1`
-	setRemoteList     = `INSERT INTO remote_device_lists (user_nid, stream_id, stale, failures, retry_after_ts) VALUES ($1, $2, $3, $4, $5)
+	staleRemoteLists  = `SELECT user_nid, stream_id, stale, failures, retry_after_ts FROM (
+			SELECT l.user_nid, l.stream_id, l.stale, l.failures, l.retry_after_ts,
+				ROW_NUMBER() OVER (PARTITION BY u.server_nid ORDER BY l.retry_after_ts, l.user_nid) AS turn
+			FROM remote_device_lists l JOIN user_ids u ON u.user_nid = l.user_nid WHERE l.stale = 1) s
+		WHERE turn <= $2 ORDER BY retry_after_ts, user_nid LIMIT $1`
+	setRemoteList = `INSERT INTO remote_device_lists (user_nid, stream_id, stale, failures, retry_after_ts) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (user_nid) DO UPDATE SET stream_id = excluded.stream_id, stale = excluded.stale, failures = excluded.failures,
 		retry_after_ts = excluded.retry_after_ts`
 	deleteRemoteList = `DELETE FROM remote_device_lists WHERE user_nid = $1`
@@ -48,9 +52,9 @@ func (t RemoteLists) Get(user UserNID) (RemoteList, bool, error) {
 	return one(t.tx, scanRemoteList, getRemoteList, user)
 }
 
-// Stale lists what must be asked for anew, the most urgent first.
-func (t RemoteLists) Stale(limit int) ([]RemoteList, error) {
-	return list(t.tx, scanRemoteList, staleRemoteLists, limit)
+// Stale lists what must be asked for anew, the most urgent first, and so much of one server at most.
+func (t RemoteLists) Stale(limit, ofServer int) ([]RemoteList, error) {
+	return list(t.tx, scanRemoteList, staleRemoteLists, limit, ofServer)
 }
 
 // Set stores a list.

@@ -19,10 +19,17 @@ const (
 	deleteToDevice     = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2`
 	insertToDeviceTxn  = `INSERT INTO to_device_transactions (user_nid, device_id, event_type, txn_id, created_ts) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
 	expireToDeviceTxns = `DELETE FROM to_device_transactions WHERE created_ts < $1`
-	trimToDevice       = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position <=
-		(SELECT t.position FROM to_device_messages t WHERE t.user_nid = $1 AND t.device_id = $2 ORDER BY t.position DESC LIMIT 1 OFFSET $3)`
-	insertReceived       = `INSERT INTO received_to_device (server_nid, message_id, received_ts) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
-	expireReceived       = `DELETE FROM received_to_device WHERE received_ts < $1`
+	weighToDevice      = `SELECT COALESCE(SUM(CASE WHEN LENGTH(event) > $3 THEN LENGTH(event) ELSE $3 END), 0) FROM to_device_messages
+		WHERE user_nid = $1 AND device_id = $2`
+	eachToDevice     = `SELECT position, event FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 ORDER BY position`
+	deleteToDeviceAt = `DELETE FROM to_device_messages WHERE user_nid = $1 AND device_id = $2 AND position IN (
+		SELECT value FROM json_each($3) -- only: sqlite
+		SELECT value::bigint FROM json_array_elements_text($3::json) -- only: postgres
+		)`
+	insertReceived = `INSERT INTO received_to_device (server_nid, message_id, received_ts) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
+	expireReceived = `DELETE FROM received_to_device WHERE received_ts < $1`
+	trimReceived   = `DELETE FROM received_to_device WHERE server_nid = $1 AND received_ts <
+		(SELECT r.received_ts FROM received_to_device r WHERE r.server_nid = $1 ORDER BY r.received_ts DESC LIMIT 1 OFFSET $2)`
 	deleteToDeviceTxnsOf = `DELETE FROM to_device_transactions WHERE user_nid = $1 AND device_id = $2`
 )
 
@@ -67,9 +74,31 @@ func (t ToDevice) ExpireTransactions(before int64) error {
 	return err
 }
 
-// Trim leaves the newest messages of a device's queue.
-func (t ToDevice) Trim(user UserNID, device id.Device, keep int) error {
-	_, err := t.tx.exec(trimToDevice, user, string(device), keep)
+// Weight is how many bytes wait for a device, where each message counts as least bytes at least.
+func (t ToDevice) Weight(user UserNID, device id.Device, least int) (int64, error) {
+	n, _, err := one(t.tx, value[int64], weighToDevice, user, string(device), least)
+	return n, err
+}
+
+// Each calls fn with all that waits for a device, in order of arrival.
+func (t ToDevice) Each(user UserNID, device id.Device, fn func(ToDeviceMessage)) error {
+	return each(t.tx, func(r scanner) error {
+		var m ToDeviceMessage
+		if err := r.Scan(&m.Position, &m.Event); err != nil {
+			return err
+		}
+		fn(m)
+		return nil
+	}, eachToDevice, user, string(device))
+}
+
+// DeleteAt deletes the messages at some positions of a device's queue.
+func (t ToDevice) DeleteAt(user UserNID, device id.Device, positions []int64) error {
+	param, err := nidList(positions)
+	if err != nil {
+		return err
+	}
+	_, err = t.tx.exec(deleteToDeviceAt, user, string(device), param)
 	return err
 }
 
@@ -82,5 +111,11 @@ func (t ToDevice) InsertReceived(server ServerNID, messageID string, now int64) 
 // ExpireReceived forgets messages from before a time.
 func (t ToDevice) ExpireReceived(before int64) error {
 	_, err := t.tx.exec(expireReceived, before)
+	return err
+}
+
+// TrimReceived forgets a server's messages but for about the newest.
+func (t ToDevice) TrimReceived(server ServerNID, keep int) error {
+	_, err := t.tx.exec(trimReceived, server, keep)
 	return err
 }

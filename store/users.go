@@ -50,6 +50,9 @@ const (
 	setDeactivated  = `UPDATE users SET deactivated = $2, password_hash = NULL WHERE name = $1`
 	eachProfile     = `SELECT u.name, COALESCE(p.displayname, ''), COALESCE(p.avatar_url, '') FROM users u LEFT JOIN profiles p ON p.full_user_id = u.name
 		WHERE u.deactivated = 0 AND u.is_guest = 0`
+	usersInUse = `SELECT name FROM users WHERE deactivated = 0 AND name
+		IN (SELECT value FROM json_each($1)) -- only: sqlite
+		IN (SELECT value FROM json_array_elements_text($1::json)) -- only: postgres`
 	countUsers = `SELECT COUNT(*) FROM users`
 
 	insertErased = `INSERT INTO erased_users (user_id) VALUES ($1) ON CONFLICT DO NOTHING`
@@ -82,6 +85,15 @@ func (t Users) GetAnyCase(lower string) ([]User, error) {
 // List pages through all accounts in order of their names, after the given one.
 func (t Users) List(after id.User, limit int) ([]User, error) {
 	return list(t.tx, scanUser, listUsers, string(after), limit)
+}
+
+// InUse lists which of the names are those of accounts that are not deactivated.
+func (t Users) InUse(names []id.User) ([]id.User, error) {
+	param, err := textList(t.tx, names)
+	if err != nil {
+		return nil, err
+	}
+	return list(t.tx, value[id.User], usersInUse, param)
 }
 
 // EachProfile calls fn with the name and profile of each account that is in use, guests left out.

@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -19,14 +20,23 @@ import (
 // Each function finds out that origin may say so; malformed content is an
 // *errcode.Error.
 // spec: server-server-api#edus
-var edus = map[string]func(a *API, ctx context.Context, origin id.Server, content jsontext.Value) error{
-	"m.typing":             (*API).receiveTyping,
-	"m.receipt":            (*API).receiveReceipts,
-	"m.presence":           (*API).receivePresence,
-	"m.device_list_update": (*API).receiveDeviceListUpdate,
-	"m.signing_key_update": (*API).receiveSigningKeyUpdate,
-	directToDevice:         (*API).receiveDirectToDevice,
+var edus = map[string]eduType{
+	"m.typing":             {receive: (*API).receiveTyping},
+	"m.receipt":            {receive: (*API).receiveReceipts},
+	"m.presence":           {receive: (*API).receivePresence},
+	"m.device_list_update": {(*API).receiveDeviceListUpdate, toldOnce},
+	"m.signing_key_update": {(*API).receiveSigningKeyUpdate, toldOnce},
+	directToDevice:         {(*API).receiveDirectToDevice, toldOnce},
 }
+
+type eduType struct {
+	receive  func(a *API, ctx context.Context, origin id.Server, content jsontext.Value) error
+	toldOnce bool
+}
+
+// toldOnce: nothing that comes later makes up for such an EDU. Where this server fails to take it, the
+// other one must not hear that it arrived.
+const toldOnce = true
 
 const directToDevice = "m.direct_to_device"
 
@@ -47,36 +57,44 @@ func byNeed(edus []jsontext.Value) (first, rest []jsontext.Value) {
 	return first, rest
 }
 
-func (a *API) receiveEDUs(ctx context.Context, origin id.Server, edus []jsontext.Value) {
+// receiveEDUs takes each of the EDUs, whatever becomes of the others. The error is the first of
+// those that must come again.
+func (a *API) receiveEDUs(ctx context.Context, origin id.Server, edus []jsontext.Value) (first error) {
 	for _, edu := range edus {
-		a.receiveEDU(ctx, origin, edu)
+		if err := a.receiveEDU(ctx, origin, edu); first == nil {
+			first = err
+		}
 	}
+	return first
 }
 
 // receiveEDU takes one EDU of a transaction. A malformed one, or one of an unknown
-// type, is no matter of the others.
-func (a *API) receiveEDU(ctx context.Context, origin id.Server, raw jsontext.Value) {
+// type, is no matter of the others. The error says that it must come again.
+func (a *API) receiveEDU(ctx context.Context, origin id.Server, raw jsontext.Value) error {
 	var edu struct {
 		Type    string         `json:"edu_type"`
 		Content jsontext.Value `json:"content"`
 	}
 	err := parse(raw, &edu)
-	receive := edus[edu.Type]
+	typ, known := edus[edu.Type]
 	switch {
 	case err != nil:
-	case receive == nil:
+	case !known:
 		err = errcode.Unrecognized("there is no such EDU type here")
 	default:
-		err = receive(a, ctx, origin, edu.Content)
+		err = typ.receive(a, ctx, origin, edu.Content)
 	}
-	if err == nil {
-		return
+	_, theirs := errors.AsType[*errcode.Error](err)
+	switch {
+	case err == nil:
+	case theirs:
+		slog.DebugContext(ctx, "EDU not received", "type", edu.Type, "origin", origin, "error", err)
+	case typ.toldOnce:
+		return fmt.Errorf("receive %s: %w", edu.Type, err)
+	default:
+		slog.WarnContext(ctx, "EDU not received", "type", edu.Type, "origin", origin, "error", err)
 	}
-	level := slog.LevelWarn
-	if _, theirs := errors.AsType[*errcode.Error](err); theirs {
-		level = slog.LevelDebug
-	}
-	slog.Log(ctx, level, "EDU not received", "type", edu.Type, "origin", origin, "error", err)
+	return nil
 }
 
 // parse reads what another server wrote.
@@ -115,21 +133,30 @@ func (a *API) receiveTyping(ctx context.Context, origin id.Server, content jsont
 	return err
 }
 
+// maxReceipts bounds how many receipts of one m.receipt EDU are taken. The others are passed
+// over: users read on.
+const maxReceipts = 2000
+
 // spec: server-server-api#receipts
 func (a *API) receiveReceipts(ctx context.Context, origin id.Server, content jsontext.Value) error {
 	var rooms map[id.Room]map[string]map[id.User]jsontext.Value
 	if err := parse(content, &rooms); err != nil {
 		return err
 	}
+	left := maxReceipts
 	for room, types := range rooms {
 		var receipts []ephemeral.Received
 		for user, raw := range types[ephemeral.Read] {
+			if left == 0 {
+				break
+			}
 			r, err := parseReceipt(origin, user, raw)
 			if err != nil {
 				slog.DebugContext(ctx, "receipt not received", "room", room, "user", user, "origin", origin, "error", err)
 				continue
 			}
 			receipts = append(receipts, r)
+			left--
 		}
 		if len(receipts) == 0 {
 			continue

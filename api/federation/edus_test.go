@@ -3,13 +3,17 @@ package federation
 import (
 	"context"
 	"crypto/ed25519"
+	"database/sql"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hearth/api/httpx"
 	"hearth/e2ee"
 	"hearth/ephemeral"
 	"hearth/matrix/id"
@@ -39,9 +43,13 @@ type eduWorld struct {
 func newEDUWorld(t testing.TB) *eduWorld {
 	t.Helper()
 	hub := stream.NewHub(0)
-	s := storetest.Open(t, hub.Publish)
+	return newEDUWorldOn(t, storetest.Open(t, hub.Publish), hub)
+}
+
+func newEDUWorldOn(t testing.TB, s *store.Store, hub *stream.Hub) *eduWorld {
+	t.Helper()
 	w := &eduWorld{t: t, store: s, API: &API{
-		ServerName: storetest.Server,
+		ServerName: storetest.Server, Transactions: NewTransactions(),
 		Rooms: room.New(s, room.Options{Server: storetest.Server, KeyID: "ed25519:1", Key: ed25519.NewKeyFromSeed(make([]byte, 32)),
 			Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil }}),
 		E2EE:     e2ee.New(s, storetest.Server, e2ee.Remote{}),
@@ -76,6 +84,29 @@ func newEDUWorld(t testing.TB) *eduWorld {
 	return w
 }
 
+// newOperatedEDUWorld is one whose database somebody else changes while the server runs.
+func newOperatedEDUWorld(t *testing.T) (w *eduWorld, operate func(sql string)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "homeserver.db")
+	hub := stream.NewHub(0)
+	s, err := store.Open(t.Context(), store.Options{Server: storetest.Server, SQLite: path, Published: hub.Publish})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = newEDUWorldOn(t, s, hub)
+	operator, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(5000)")
+	w.must(err)
+	t.Cleanup(func() {
+		w.must(operator.Close())
+		w.must(s.Close())
+	})
+	return w, func(sql string) {
+		t.Helper()
+		_, err := operator.Exec(sql)
+		w.must(err)
+	}
+}
+
 func (w *eduWorld) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -94,7 +125,7 @@ func (w *eduWorld) say(body string) id.Event {
 func (w *eduWorld) receive(typ, content string) {
 	w.t.Helper()
 	content = strings.NewReplacer("ROOM", string(w.room), "EVENT", string(w.event)).Replace(content)
-	w.receiveEDU(w.t.Context(), eduOrigin, jsontext.Value(fmt.Sprintf(`{"edu_type":%q,"content":%s}`, typ, content)))
+	w.must(w.receiveEDU(w.t.Context(), eduOrigin, jsontext.Value(fmt.Sprintf(`{"edu_type":%q,"content":%s}`, typ, content))))
 }
 
 // refuseOrigin puts bob's server on the room's access control list.
@@ -192,6 +223,35 @@ func TestReceiveReceipts(t *testing.T) {
 	}
 }
 
+// However many receipts a server invents at once, each EDU is short work.
+func TestManyReceiptsAtOnce(t *testing.T) {
+	w := newEDUWorld(t)
+	w.must(w.store.Update(t.Context(), func(tx *store.Tx) error {
+		for i := range maxReceipts + 100 {
+			nid, err := tx.IDs.User(id.User(fmt.Sprintf("@reader%d:hs1.example", i)))
+			if err == nil {
+				err = tx.Members.Set(store.Member{Room: w.roomNID, User: nid, Membership: store.Join, Event: 1, Position: tx.NextPosition()})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	var readers []string
+	for i := range maxReceipts + 100 {
+		readers = append(readers, fmt.Sprintf(`"@reader%d:hs1.example":{"event_ids":["EVENT"],"data":{"ts":5}}`, i))
+	}
+	w.receive("m.receipt", `{"ROOM":{"m.read":{`+strings.Join(readers, ",")+`}}}`)
+	w.must(w.store.View(t.Context(), func(tx *store.Tx) error {
+		all, err := tx.Receipts.InRoom(w.roomNID, 0, 0, 1<<60)
+		if len(all) != maxReceipts {
+			t.Errorf("%d receipts are taken", len(all))
+		}
+		return err
+	}))
+}
+
 // spec: server-server-api#presence
 func TestReceivePresence(t *testing.T) {
 	w := newEDUWorld(t)
@@ -216,21 +276,44 @@ func TestReceivePresence(t *testing.T) {
 	expect(eduBob, ephemeral.Offline, "")
 }
 
+// waiting is the messages that wait for alice's device.
+func (w *eduWorld) waiting() (events []string) {
+	w.t.Helper()
+	w.must(w.store.View(w.t.Context(), func(tx *store.Tx) error {
+		nid, _, err := tx.IDs.FindUser(eduAlice)
+		if err != nil {
+			return err
+		}
+		all, err := tx.ToDevice.List(nid, "A", 0, 1<<60, 100)
+		for _, m := range all {
+			events = append(events, string(m.Event))
+		}
+		return err
+	}))
+	return events
+}
+
+// changed is whose keys alice hears to have changed.
+func (w *eduWorld) changed(after int64) []id.User {
+	w.t.Helper()
+	lists, err := w.E2EE.GetKeysChanges(w.t.Context(), eduAlice, after)
+	w.must(err)
+	return lists.Changed
+}
+
+func (w *eduWorld) now() (at int64) {
+	w.t.Helper()
+	w.must(w.store.View(w.t.Context(), func(tx *store.Tx) (err error) {
+		at, err = tx.ReadPosition()
+		return err
+	}))
+	return at
+}
+
 // spec: server-server-api#send-to-device-messaging
 func TestReceiveDirectToDevice(t *testing.T) {
 	w := newEDUWorld(t)
-	waiting := func() (n int) {
-		w.must(w.store.View(t.Context(), func(tx *store.Tx) error {
-			nid, _, err := tx.IDs.FindUser(eduAlice)
-			if err != nil {
-				return err
-			}
-			all, err := tx.ToDevice.List(nid, "A", 0, 1<<60, 100)
-			n = len(all)
-			return err
-		}))
-		return n
-	}
+	waiting := func() int { return len(w.waiting()) }
 	for range 2 {
 		w.receive("m.direct_to_device", `{"sender":"@bob:hs1.example","type":"m.x","message_id":"1","messages":{"@alice:localhost":{"*":{}}}}`)
 	}
@@ -255,18 +338,7 @@ func TestReceiveDirectToDevice(t *testing.T) {
 // spec: server-server-api#device-management
 func TestReceiveChangesOfKeys(t *testing.T) {
 	w := newEDUWorld(t)
-	changed := func(after int64) []id.User {
-		lists, err := w.E2EE.GetKeysChanges(t.Context(), eduAlice, after)
-		w.must(err)
-		return lists.Changed
-	}
-	now := func() (at int64) {
-		w.must(w.store.View(t.Context(), func(tx *store.Tx) (err error) {
-			at, err = tx.ReadPosition()
-			return err
-		}))
-		return at
-	}
+	changed, now := w.changed, w.now
 	before := now()
 	w.receive("m.device_list_update", `{"user_id":"@bob:hs1.example","device_id":"D","stream_id":1}`)
 	if got := changed(before); !slices.Equal(got, []id.User{eduBob}) {
@@ -300,6 +372,103 @@ func TestReceiveChangesOfKeys(t *testing.T) {
 				t.Fatalf("%s %s: changed: %v", typ, content, got)
 			}
 		}
+	}
+}
+
+// send has the other server send a transaction.
+func (w *eduWorld) send(txn string, pdus, edus []jsontext.Value) (transactionAnswer, error) {
+	return w.sendTransaction(w.t.Context(), httpx.Caller{Server: eduOrigin}, sendTransactionRequest{Txn: txn, PDUs: pdus, EDUs: edus})
+}
+
+const (
+	roomKey    = `{"edu_type":"m.direct_to_device","content":{"sender":"@bob:hs1.example","type":"m.room_key","message_id":"k","messages":{"@alice:localhost":{"A":{"k":1}}}}}`
+	newDevice  = `{"edu_type":"m.device_list_update","content":{"user_id":"@bob:hs1.example","device_id":"D","stream_id":1}}`
+	newSigning = `{"edu_type":"m.signing_key_update","content":{"user_id":"@bob:hs1.example"}}`
+	typing     = `{"edu_type":"m.typing","content":{"room_id":"ROOM","user_id":"@bob:hs1.example","typing":true}}`
+)
+
+// Nobody sends a room key twice that the other server said to have, nor tells twice of new keys.
+// While they cannot be stored here, a server must hear that its transaction failed.
+// spec: server-server-api#transactions
+func TestWhatCannotBeStoredNowComesAgain(t *testing.T) {
+	w, operate := newOperatedEDUWorld(t)
+	before := w.now()
+	everybody := func() []id.User { return w.changed(before) }
+	for i, c := range []struct {
+		edu     string
+		arrived func() bool
+	}{
+		{roomKey, func() bool { return len(w.waiting()) == 1 }},
+		{newDevice, func() bool { return slices.Equal(everybody(), []id.User{eduBob}) }},
+		{newSigning, func() bool { return slices.Equal(everybody(), []id.User{eduBob}) }},
+	} {
+		txn := fmt.Sprint("txn", i)
+		others := jsontext.Value(strings.ReplaceAll(typing, "ROOM", string(w.room)))
+		pdu := jsontext.Value(fmt.Sprintf(`{"room_id":%q,"type":"m.nothing"}`, w.room))
+		for _, pdus := range [][]jsontext.Value{nil, {pdu}} {
+			before = w.now()
+			operate(`ALTER TABLE stream_position RENAME TO lost`) // nothing can be written
+			if _, err := w.send(txn, pdus, []jsontext.Value{jsontext.Value(c.edu), others}); err == nil {
+				t.Errorf("%s with %d PDUs: the server hears that it arrived", c.edu, len(pdus))
+			}
+			if users, _ := w.Typing.In(w.roomNID); !slices.Equal(users, []id.User{eduBob}) {
+				t.Errorf("%s: what came with it is not taken: %v type", c.edu, users)
+			}
+			w.must(w.Typing.Receive(t.Context(), eduBob, w.room, false))
+			operate(`ALTER TABLE lost RENAME TO stream_position`)
+			for range 2 {
+				_, err := w.send(txn, pdus, []jsontext.Value{jsontext.Value(c.edu)})
+				w.must(err)
+			}
+			if !c.arrived() {
+				t.Errorf("%s did not arrive when it was sent again", c.edu)
+			}
+		}
+	}
+}
+
+// A transaction that is repeated for its EDUs does not have its events judged again.
+func TestEventsOfARepeatedTransactionAreJudgedOnce(t *testing.T) {
+	turns := NewTransactions()
+	judged := 0
+	attempt := func(fails, stored bool) error {
+		_, err := turns.once(t.Context(), transaction{eduOrigin, "1"}, true, func(o *outcome) error {
+			if !o.judged {
+				judged++
+				o.answer.PDUs = map[id.Event]pduResult{"$a": {Error: fmt.Sprint(judged)}}
+				o.judged = stored
+			}
+			if fails {
+				return errors.New("the disk is full")
+			}
+			return nil
+		})
+		return err
+	}
+	for _, c := range []struct {
+		fails, stored bool
+		judged        int
+	}{{true, false, 1}, {true, true, 2}, {true, true, 2}, {false, true, 2}, {true, true, 2}} {
+		err := attempt(c.fails, c.stored)
+		if judged != c.judged {
+			t.Errorf("%+v: events were judged %d times (%v)", c, judged, err)
+		}
+	}
+	answer, err := turns.once(t.Context(), transaction{eduOrigin, "1"}, true, nil)
+	if err != nil || answer.PDUs["$a"].Error != "2" {
+		t.Errorf("%v, %v", answer, err)
+	}
+}
+
+// What the database will never take must not hold up all that its server has to tell.
+func TestWhatCanNeverBeStoredIsPassedOver(t *testing.T) {
+	w, operate := newOperatedEDUWorld(t)
+	operate(`CREATE TRIGGER poison BEFORE INSERT ON to_device_messages WHEN instr(new.event, 'poison') > 0
+		BEGIN SELECT RAISE(ABORT, 'not in this table'); END`)
+	_, err := w.send("1", nil, []jsontext.Value{jsontext.Value(strings.ReplaceAll(strings.ReplaceAll(roomKey, "m.room_key", "m.poison"), `"k"`, `"p"`)), jsontext.Value(roomKey)})
+	w.must(err)
+	if got := w.waiting(); len(got) != 1 || !strings.Contains(got[0], "m.room_key") {
+		t.Errorf("%v wait", got)
 	}
 }
 

@@ -36,7 +36,6 @@ func newFuzzed(f *testing.F) *fuzzed {
 	f.Cleanup(client.Close)
 	w.Rooms = room.New(w.store, room.Options{Server: storetest.Server, KeyID: "ed25519:1", Key: w.key, Network: client,
 		Profile: func(context.Context, id.User) (room.Profile, error) { return room.Profile{}, nil }})
-	w.Transactions = NewTransactions()
 	return w
 }
 

@@ -22,7 +22,7 @@ type getContentRequest struct {
 // request is for a file of our own: other servers get nothing else here.
 func (a *API) mediaRequest(mediaID string, timeoutMS *int64) (media.Request, error) {
 	const usual = 20 * time.Second
-	q := media.Request{Server: a.ServerName, ID: mediaID, LoggedIn: true, NoRemote: true, Timeout: usual}
+	q := media.Request{Server: a.ServerName, ID: mediaID, LoggedIn: true, NoRemote: true, ByServer: true, Timeout: usual}
 	if timeoutMS != nil {
 		if *timeoutMS < 0 {
 			return q, errcode.InvalidParam("timeout_ms is not below 0")

@@ -52,15 +52,15 @@ func (a *API) sendTransaction(ctx context.Context, c httpx.Caller, r sendTransac
 	case len(r.Txn) > id.MaxLength:
 		return transactionAnswer{}, errcode.InvalidParam("the transaction id is longer than %d bytes", id.MaxLength)
 	}
-	key := transaction{c.Server, r.Txn}
-	return a.Transactions.once(ctx, key, len(r.PDUs) > 0, func() (transactionAnswer, error) {
+	return a.Transactions.once(ctx, transaction{c.Server, r.Txn}, len(r.PDUs) > 0, func(done *outcome) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
 		defer cancel()
 		first, rest := byNeed(r.EDUs)
-		a.receiveEDUs(ctx, c.Server, first)
-		answer := transactionAnswer{a.receivePDUs(ctx, c.Server, r.PDUs)}
-		a.receiveEDUs(ctx, c.Server, rest)
-		return answer, ctx.Err()
+		err := a.receiveEDUs(ctx, c.Server, first)
+		if !done.judged {
+			done.answer.PDUs, done.judged = a.receivePDUs(ctx, c.Server, r.PDUs)
+		}
+		return errors.Join(err, a.receiveEDUs(ctx, c.Server, rest), ctx.Err())
 	})
 }
 
@@ -69,7 +69,8 @@ func (a *API) sendTransaction(ctx context.Context, c httpx.Caller, r sendTransac
 const roomsAtOnce = 4
 
 // receivePDUs hands each room its events. What becomes of one is no matter of the others.
-func (a *API) receivePDUs(ctx context.Context, origin id.Server, pdus []jsontext.Value) map[id.Event]pduResult {
+// judged: this server failed at none of them.
+func (a *API) receivePDUs(ctx context.Context, origin id.Server, pdus []jsontext.Value) (results map[id.Event]pduResult, judged bool) {
 	rooms, order := byRoom(pdus)
 	answers := make([]map[id.Event]error, len(order))
 	var side errgroup.Group
@@ -81,7 +82,7 @@ func (a *API) receivePDUs(ctx context.Context, origin id.Server, pdus []jsontext
 		})
 	}
 	_ = side.Wait() // no room fails another
-	results := map[id.Event]pduResult{}
+	results, judged = map[id.Event]pduResult{}, ctx.Err() == nil
 	for _, answer := range answers {
 		for name, err := range answer {
 			if name == "" {
@@ -89,11 +90,13 @@ func (a *API) receivePDUs(ctx context.Context, origin id.Server, pdus []jsontext
 			}
 			results[name] = pduResult{}
 			if err != nil {
-				results[name] = pduResult{Error: refusal(ctx, name, err)}
+				text, theirs := refusal(ctx, name, err)
+				results[name] = pduResult{Error: text}
+				judged = judged && theirs
 			}
 		}
 	}
-	return results
+	return results, judged
 }
 
 // byRoom sorts PDUs by their rooms, keeping their order. What names no room is dropped:
@@ -143,25 +146,33 @@ func (a *API) receiveRoom(ctx context.Context, origin id.Server, room id.Room, p
 	return results
 }
 
-// refusal is what the other server is told of an event that was not taken.
-func refusal(ctx context.Context, name id.Event, err error) string {
+// refusal is what the other server is told of an event that was not taken; theirs: not because
+// this one failed.
+func refusal(ctx context.Context, name id.Event, err error) (text string, theirs bool) {
 	if e, ok := errors.AsType[*errcode.Error](err); ok {
-		return e.Message
+		return e.Message, true
 	}
 	slog.WarnContext(ctx, "event not received", "event", name, "error", err)
-	return "Internal server error"
+	return "Internal server error", false
 }
 
 // Transactions sees to it that the transactions of one server are worked on one after
 // the other, and that the events of a repeated one get the first answer.
 type Transactions struct {
-	answers *otter.Cache[transaction, transactionAnswer]
-	turns   *httpx.Turns
+	outcomes *otter.Cache[transaction, outcome]
+	turns    *httpx.Turns
 }
 
 type transaction struct {
 	origin id.Server
 	id     string
+}
+
+// outcome is what became of a transaction.
+type outcome struct {
+	answer   transactionAnswer
+	judged   bool // the answer is what a repetition gets too
+	answered bool // and the other server got it
 }
 
 const (
@@ -177,33 +188,38 @@ const (
 func NewTransactions() *Transactions {
 	return &Transactions{
 		turns: httpx.NewTurns(1, maxWaiting),
-		answers: otter.Must(&otter.Options[transaction, transactionAnswer]{
+		outcomes: otter.Must(&otter.Options[transaction, outcome]{
 			MaximumWeight:    rememberedBytes,
-			Weigher:          func(t transaction, a transactionAnswer) uint32 { return uint32(200 + len(t.id) + 200*len(a.PDUs)) },
-			ExpiryCalculator: otter.ExpiryWriting[transaction, transactionAnswer](rememberedFor),
+			Weigher:          func(t transaction, o outcome) uint32 { return uint32(200 + len(t.id) + 200*len(o.answer.PDUs)) },
+			ExpiryCalculator: otter.ExpiryWriting[transaction, outcome](rememberedFor),
 		}),
 	}
 }
 
-// once calls do unless the transaction was answered before. Only answers are
-// remembered: what failed is done again. So is what has no events: Conduit and what came of it
-// name transactions by their content, and that somebody types, or has another device, they say
-// each time in the same words. To take an EDU twice does no harm.
-func (t *Transactions) once(ctx context.Context, key transaction, hasEvents bool, do func() (transactionAnswer, error)) (transactionAnswer, error) {
+// once calls do unless the transaction was answered before. What failed is done again, but for
+// events that were judged: do is given what became of the transaction before. So is done again what has
+// no events: Conduit and what came of it name transactions by their content, and that somebody types,
+// or has another device, they say each time in the same words. To take an EDU twice does no harm.
+func (t *Transactions) once(ctx context.Context, key transaction, hasEvents bool, do func(*outcome) error) (transactionAnswer, error) {
 	done, err := t.turns.Take(ctx, string(key.origin))
 	if err != nil {
 		return transactionAnswer{}, err
 	}
 	defer done()
-	if answer, ok := t.answers.GetIfPresent(key); ok && hasEvents {
-		return answer, nil
-	}
-	answer, err := do()
-	if err != nil {
-		return answer, fmt.Errorf("transaction %q of %s: %w", key.id, key.origin, err)
-	}
+	var o outcome
 	if hasEvents {
-		t.answers.Set(key, answer)
+		o, _ = t.outcomes.GetIfPresent(key)
 	}
-	return answer, nil
+	if o.answered {
+		return o.answer, nil
+	}
+	err = do(&o)
+	o.answered = err == nil
+	if hasEvents && (o.answered || o.judged) {
+		t.outcomes.Set(key, o)
+	}
+	if err != nil {
+		return transactionAnswer{}, fmt.Errorf("transaction %q of %s: %w", key.id, key.origin, err)
+	}
+	return o.answer, nil
 }
