@@ -502,9 +502,9 @@ func TestAServerThatWasAwayForLongHearsOfChangedKeys(t *testing.T) {
 				f.setDown(hs1, errDown)
 			}
 		})
-		time.Sleep(8 * time.Hour)
+		time.Sleep(10 * time.Hour)
 		f.setDown(hs1, nil)
-		time.Sleep(2 * maxPause)
+		time.Sleep(12 * time.Hour)
 		want = append([]string{"missed"}, append(want, `device_list_update{"user_id":"@alice:localhost","stream_id":2}`)...)
 		f.expect(hs1, want...)
 		f.say("a", "now")
