@@ -144,7 +144,9 @@ func nesting(b []byte) (deepest int) {
 
 // decodeBody decodes v, which is valid JSON, so what fails is a field's type or value.
 func decodeBody(v jsontext.Value, into any) error {
-	err := json.Unmarshal(v, into)
+	// That no key is there twice is checked: without looking for it once more, the decoders that are
+	// kept for reuse do not keep all the names of large bodies.
+	err := json.Unmarshal(v, into, jsontext.AllowDuplicateNames(true))
 	if err == nil {
 		return nil
 	}
