@@ -90,7 +90,9 @@ func (rq *request) readAll(src io.Reader) (body []byte, err error) {
 			}
 			rq.held += size
 			body = slices.Grow(body, int(size))
-			size = rq.held // it doubles
+			if size = rq.held; rq.route.maxBody > 0 { // it doubles
+				size = min(size, max(rq.route.maxBody+1-rq.held, 1))
+			}
 		}
 		n, err := src.Read(body[len(body):rq.held])
 		body = body[:len(body)+n]
