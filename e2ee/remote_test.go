@@ -793,7 +793,7 @@ func TestAServerThatWasAwayForLongAsksForChangedKeys(t *testing.T) {
 		w.publish(bob, "bob") // who is in no room with it
 		time.Sleep(32 * 24 * time.Hour)
 		setDown(nil)
-		time.Sleep(9 * time.Hour)
+		time.Sleep(12 * time.Hour)
 		synctest.Wait()
 		if len(heard) != 2 || heard[0].Type != "m.device_list_update" || heard[1].Type != "m.signing_key_update" {
 			t.Fatalf("it hears %s", text(t, heard))
