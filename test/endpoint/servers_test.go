@@ -126,8 +126,8 @@ func TestKeysOfUsersOfAnotherServer(t *testing.T) {
 	}
 	query := func(c, of *server.Client) string { return queryKeys(t, c, of) }
 	public := upload(bob, "1")
-	join()
 	a := watch(t, alice)
+	join()
 	a.until("bob, who is new", `"changed":["`+bob.User+`"]`)
 	if got := query(alice, bob); !strings.Contains(got, public) || !strings.Contains(got, `"failures":{}`) {
 		t.Errorf("bob's keys are %s", got)
