@@ -47,7 +47,7 @@ func (e *Engine) residents(tx *store.Tx, room store.RoomNID, first []id.Server, 
 		if slices.Contains(list, s) {
 			continue
 		}
-		in, err := isResident(tx, room, s)
+		in, err := hasServer(tx, room, s)
 		if err != nil || in && !add(s) {
 			return list, err
 		}
@@ -65,8 +65,8 @@ func (e *Engine) residents(tx *store.Tx, room store.RoomNID, first []id.Server, 
 	return list, nil
 }
 
-// isResident says whether a server has a user in a room, as far as is known here.
-func isResident(tx *store.Tx, room store.RoomNID, server id.Server) (bool, error) {
+// hasServer says whether a server has a user in a room, as far as is known here.
+func hasServer(tx *store.Tx, room store.RoomNID, server id.Server) (bool, error) {
 	nid, ok, err := tx.IDs.FindServer(server)
 	if err != nil || !ok {
 		return false, err
@@ -74,14 +74,14 @@ func isResident(tx *store.Tx, room store.RoomNID, server id.Server) (bool, error
 	return tx.RoomServers.In(room, nid)
 }
 
-// isIn says whether a server has a user in a room, as far as is known here.
-func (e *Engine) isIn(ctx context.Context, room id.Room, server id.Server) (in bool, err error) {
+// hasServer says whether a server has a user in a room, as far as is known here.
+func (e *Engine) hasServer(ctx context.Context, room id.Room, server id.Server) (in bool, err error) {
 	err = e.store.View(ctx, func(tx *store.Tx) error {
 		nid, ok, err := tx.Rooms.Find(room)
 		if err != nil || !ok {
 			return err
 		}
-		in, err = isResident(tx, nid, server)
+		in, err = hasServer(tx, nid, server)
 		return err
 	})
 	return in, err

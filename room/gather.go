@@ -31,7 +31,7 @@ func (e *Engine) gatherAuth(ctx context.Context, origin id.Server, v *roomversio
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	in, err := e.isIn(ctx, p.Room, origin)
+	in, err := e.hasServer(ctx, p.Room, origin)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (e *Engine) fetchOutliers(ctx context.Context, from id.Server, v *roomversi
 			queue = append(queue, more...)
 		}
 	}
-	in, err := e.isIn(ctx, room, from)
+	in, err := e.hasServer(ctx, room, from)
 	if err != nil {
 		return err
 	}
@@ -420,7 +420,7 @@ func (e *Engine) tellsStateAfter(ctx context.Context, origin id.Server, v *roomv
 // which handed it on. Of a server that is not in the room, as far as is known, nobody's word is taken: if
 // it has come meanwhile, others who are there tell of that.
 func (e *Engine) makerAnd(ctx context.Context, origin id.Server, p *event.PDU) ([]id.Server, error) {
-	believed, err := e.isIn(ctx, p.Room, origin)
+	believed, err := e.hasServer(ctx, p.Room, origin)
 	if err != nil {
 		return nil, err
 	}
@@ -428,7 +428,7 @@ func (e *Engine) makerAnd(ctx context.Context, origin id.Server, p *event.PDU) (
 	if maker := p.Sender.Server(); maker != origin && maker != e.options.Server {
 		in := believed
 		if !in {
-			if in, err = e.isIn(ctx, p.Room, maker); err != nil {
+			if in, err = e.hasServer(ctx, p.Room, maker); err != nil {
 				return nil, err
 			}
 		}

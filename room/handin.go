@@ -249,7 +249,7 @@ func (e *Engine) arriveProposed(ctx context.Context, a arrival) (err error) {
 // is in the room is asked for what is missing; any other completed a template, so that
 // it has nothing to tell.
 func (e *Engine) gatherForHandIn(ctx context.Context, origin id.Server, h *Head, p *event.PDU) error {
-	in, err := e.isIn(ctx, h.ID, origin)
+	in, err := e.hasServer(ctx, h.ID, origin)
 	if err != nil {
 		return err
 	}
